@@ -1,0 +1,101 @@
+"""One block of Assumption 3.2: its units, its rates and its flow in time.
+
+A block with entries x and label y is the system, s = sign(xy), a = |x|, Y = |y|,
+    ẇ = q h w,  ż = q r,  q̇ = -q S,  S = 2 Σ a (w² h + ω² k),
+in the dominating weights w, the variable z of the non-dominating weights ω, and the residual
+q = Y − Σ a (w² − ω²). The rates h, k, r are the rule's. Both the time domain and the residual
+clock integrate these, and nothing else.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ._problem import Problem
+from ._rules import AbstractRule
+
+
+class Units(NamedTuple):
+    """Frozen units, in which a block has Σa = Y = 1.
+
+    The flow does not depend on the units, so no derivative flows through them, and tolerances
+    mean the same for data of every scale.
+    """
+
+    data: Float[Array, " n"]
+    label: Float[Array, " n"]
+    weight: Float[Array, " n"]
+    gradient: Float[Array, " n"]
+
+
+def block_units(x: Float[Array, "n k"], y: Float[Array, " n"]) -> Units:
+    data = lax.stop_gradient(jnp.sum(jnp.abs(x), axis=-1))
+    label = lax.stop_gradient(jnp.where(y == 0, 1, jnp.abs(y)))
+    weight = jnp.sqrt(label / data)
+    return Units(data, label, weight, data * label * weight)
+
+
+class Block(eqx.Module):
+    """Data, start and rule of one block (k columns, padded ones have a = 0), in its units."""
+
+    a: Float[Array, " k"]
+    target: Float[Array, ""]
+    alpha: Float[Array, "..."]
+    rule: AbstractRule
+
+    def rates(
+        self, q: Float[Array, ""], w: Float[Array, " k"], z: Float[Array, " k"]
+    ) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]:
+        """dw/dt / q, dz/dt / q and S."""
+        omega = self.rule.decode(self.a, q, z)
+        h = self.rule.unit_rate(self.a, q, w)
+        k = self.rule.unit_rate(self.a, q, omega)
+        S = 2 * jnp.sum(self.a * (w**2 * h + omega**2 * k))
+        return h * w, self.rule.encoded_rate(self.a, omega, S), S
+
+    def start(self) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+        """w and z at t = 0."""
+        w = jnp.broadcast_to(self.alpha, self.a.shape)
+        return w, self.rule.encode(self.a, self.target, w)
+
+    def gates(
+        self, q: Float[Array, ""], w: Float[Array, " k"], z: Float[Array, " k"]
+    ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+        """log(|∂F/∂ω|/ε) and log(|∂F/∂w|/ε): their signs mark the stages."""
+        omega = self.rule.decode(self.a, q, z)
+        return self.rule.log_gate(self.a, q, omega), self.rule.log_gate(self.a, q, w)
+
+
+class Batch(NamedTuple):
+    """All blocks of a problem in their units, with the signs of their coordinates."""
+
+    blocks: Block
+    signs: Float[Array, "n k"]
+    units: Units
+
+
+def as_blocks(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) -> Batch:
+    """The independent systems into which the flow of a block problem splits.
+
+    A block whose label is 0 does not move; it is given the label 1 here and a zero sign, so that
+    its derivatives stay finite, and its β = 0 is set by whoever puts the blocks together.
+    """
+    x, y = problem.data.x, problem.y
+    units = block_units(x, y)
+    a = jnp.sign(x) * x / units.data[:, None]
+    target = jnp.where(y == 0, 1, jnp.abs(y)) / units.label
+    alpha = _per_block(problem, alpha, units.weight)
+    rule = rule.map_epsilon(lambda epsilon: _per_block(problem, epsilon, units.gradient))
+    return Batch(Block(a, target, alpha, rule), jnp.sign(x) * jnp.sign(y)[:, None], units)
+
+
+def _per_block(
+    problem: Problem, value: Float[Array, "..."], unit: Float[Array, " n"]
+) -> Float[Array, "n ..."]:
+    """A scalar for every block (n,), or one number per coordinate in the blocks (n, k)."""
+    if value.ndim == 0:
+        return value / unit
+    return problem.data.gather(value, fill=1.0) / unit[:, None]

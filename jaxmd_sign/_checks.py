@@ -1,0 +1,112 @@
+"""Argument checks: one clear line (argument, what is wrong, how to mend it) before any work.
+
+Concrete bad values raise `ValueError`. Traced values cannot be looked at: they flow through to a
+non-zero `result` and NaN (see `_results`), so that nothing on a batch path calls back to the host.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Bool, Float
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any leaf of `values` is a tracer."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def usable_dtype(dtype: DTypeLike) -> np.dtype:
+    """float32 if that was asked for, else float64, which needs JAX's 64-bit mode."""
+    wanted = np.dtype(dtype)
+    if wanted == np.float32:
+        return wanted
+    if wanted.kind not in "fiub":
+        raise ValueError(f"dtype must be float32 or float64, but is {wanted}.")
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(
+            "dtype is float64, but JAX's 64-bit mode is off. Call "
+            'jax.config.update("jax_enable_x64", True) first, or pass float32 arrays.'
+        )
+    return np.dtype(np.float64)
+
+
+def as_array(name: str, value: ArrayLike, ndim: int) -> Float[Array, "..."]:
+    """`value` as a float array with `ndim` axes, all of it finite."""
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value, dtype=_kind(value))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be an array of numbers, all rows of one length, but is not."
+        ) from None
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, but has shape {array.shape}.")
+    array = jnp.asarray(array, dtype=usable_dtype(array.dtype))
+    if not is_traced(array) and not bool(jnp.all(jnp.isfinite(array))):
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(np.asarray(array)))[0])
+        raise ValueError(f"{name} must be finite, but entry {where} is {array[where]}.")
+    return array
+
+
+def _kind(value: ArrayLike) -> DTypeLike:
+    dtype = getattr(value, "dtype", None)
+    return np.float32 if dtype == np.float32 else np.float64
+
+
+def as_positive(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> Float[Array, "..."]:
+    """`value`, a scalar or one number per coordinate, as a positive, finite float array."""
+    try:
+        array = jnp.asarray(value, dtype=dtype)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a positive number, but is {value!r}.") from None
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(float)
+    if array.ndim > 1:
+        raise ValueError(
+            f"{name} must be a scalar or have one entry per coordinate, but has shape "
+            f"{array.shape}. Batch it with jax.vmap."
+        )
+    if not is_traced(array) and not bool(jnp.all((array > 0) & jnp.isfinite(array))):
+        raise ValueError(f"{name} must be positive and finite, but is {value}.")
+    return array
+
+
+def matches_coordinates(name: str, value: Float[Array, "..."], num_features: int) -> None:
+    """Refuse a per-coordinate value whose length is not the number of coordinates."""
+    if value.ndim == 1 and value.shape[0] != num_features:
+        raise ValueError(
+            f"{name} must be a scalar or have {num_features} entries, one per column of X, but "
+            f"has {value.shape[0]}. Batch it with jax.vmap."
+        )
+
+
+def usable_rtol(rtol: float | None, dtype: DTypeLike) -> float:
+    """The relative tolerance: 1e-8 in float64 and 1e-5 in float32 unless given."""
+    finfo = jnp.finfo(dtype)
+    if rtol is None:
+        return 1e-8 if finfo.bits == 64 else 1e-5
+    if not (isinstance(rtol, (int, float)) and 10 * finfo.eps <= rtol < 1):
+        raise ValueError(
+            f"rtol must be a number from {10 * float(finfo.eps):.1e} (10 machine epsilons of "
+            f"{finfo.dtype}) to 1, but is {rtol}."
+        )
+    return float(rtol)
+
+
+def usable_steps(max_steps: int) -> int:
+    """A positive whole number of steps."""
+    if not isinstance(max_steps, (int, np.integer)) or isinstance(max_steps, bool) or max_steps < 1:
+        raise ValueError(f"max_steps must be a positive whole number, but is {max_steps!r}.")
+    return int(max_steps)
+
+
+def all_finite(*arrays: Float[Array, "..."]) -> Bool[Array, ""]:
+    """Whether every entry of every array is finite (traceable)."""
+    return jnp.stack([jnp.all(jnp.isfinite(a)) for a in arrays]).all()
+
+
+def all_positive(*arrays: Float[Array, "..."]) -> Bool[Array, ""]:
+    """Whether every entry of every array is positive and finite (traceable)."""
+    return jnp.stack([jnp.all((a > 0) & jnp.isfinite(a)) for a in arrays]).all()

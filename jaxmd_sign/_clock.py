@@ -1,0 +1,112 @@
+"""The residual clock: the limit t → ∞ as the end point of a short, non-stiff integration.
+
+The residual q of a block falls strictly from Y to 0, so q is the independent variable:
+    dw/dq = −h w/S,  dz/dq = −r/S.
+Its inner parametrisation is σ = √(α² + (Y − q)/A), near-linear in the weights, graded towards
+the end where q ~ ε. No horizon, no exponential tail, no stiffness, no event: β_∞ is the end.
+"""
+
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from ._block import Block
+from ._results import RESULTS
+from ._stages import TrackedSolver, integrate, warmup_crossing
+
+
+class Clock(eqx.Module):
+    """q as a function of s in [0, 1]: q(0) = Y, q(1) = 0 exactly."""
+
+    block: Block
+    A: Float[Array, ""]
+    m: Float[Array, ""]
+    layer: Float[Array, ""]
+    length: Float[Array, ""]
+
+    def __init__(self, block: Block):
+        self.block = block
+        self.A = jnp.sum(block.a)
+        alpha = lax.stop_gradient(jnp.mean(block.alpha))
+        self.m = jnp.sqrt(alpha**2 + block.target / self.A)
+        self.layer = lax.stop_gradient(block.rule.clock_layer(block.a, self.m))
+        # m − α without cancellation.
+        reach = block.target / (self.A * (self.m + alpha))
+        self.length = jnp.log1p(reach / self.layer)
+
+    def residual(self, s: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """q and dq/ds. q = A(m − σ)(m + σ), never Y − A(σ² − α²)."""
+        back = self.layer * jnp.expm1(self.length * (1 - s))
+        sigma = self.m - back
+        slope = self.layer * self.length * jnp.exp(self.length * (1 - s))
+        return self.A * back * (self.m + sigma), -2 * self.A * sigma * slope
+
+    def field(self, s: Float[Array, ""], y: PyTree) -> PyTree:
+        q, dq = self.residual(s)
+        w_rate, z_rate, S = self.block.rates(q, *y)
+        return -w_rate / S * dq, -z_rate / S * dq
+
+    def gates(self, s: Float[Array, ""], y: PyTree):
+        return self.block.gates(self.residual(s)[0], *y)
+
+
+class BlockLimit(NamedTuple):
+    """Weights of one block at the end of the clock and at the reference time, in its units."""
+
+    w: Float[Array, " k"]
+    omega: Float[Array, " k"]
+    w_reference: Float[Array, " k"]
+    omega_reference: Float[Array, " k"]
+
+
+class Outcome(NamedTuple):
+    """What a solve reports beside its values."""
+
+    result: RESULTS
+    num_steps: Array
+    num_accepted_steps: Array
+    num_rejected_steps: Array
+
+
+def outcome(solution: diffrax.Solution) -> Outcome:
+    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
+    result = RESULTS.promote(solution.result)
+    stopped = result == RESULTS.event_occurred
+    return Outcome(
+        RESULTS.where(stopped, RESULTS.successful, result),
+        *(jnp.asarray(solution.stats[name]) for name in names),
+    )
+
+
+def block_limit(
+    block: Block, reference: str, rtol: float, max_steps: int, adjoint: diffrax.AbstractAdjoint
+) -> tuple[BlockLimit, Outcome]:
+    """The limit of one block, and its state at the reference time (0⁺ or T₁)."""
+    clock, start = Clock(block), block.start()
+    tracked = reference == "warmup"
+    solver = TrackedSolver(diffrax.Dopri8(), adjoint) if tracked else diffrax.Dopri8()
+    saveat = diffrax.SaveAt(t1=True, solver_state=tracked)
+    solution = integrate(
+        _field, clock, solver, 0.0, 1.0, start, rtol, max_steps, saveat=saveat, adjoint=adjoint
+    )
+    w, z = (leaf[0] for leaf in solution.ys)
+    zero = jnp.zeros_like(block.target)
+    omega = block.rule.decode(block.a, zero, z)
+    # One factor on w makes the end interpolate to rounding; its derivatives are exact as well.
+    excess = (block.target + jnp.sum(block.a * omega**2)) / jnp.sum(block.a * w**2)
+    w = jnp.where(block.a > 0, w * jnp.sqrt(excess), w)
+    w_ref, omega_ref = start[0], start[0]
+    if tracked:
+        s, (w_at, z_at) = warmup_crossing(clock, solution.solver_state.warmup, rtol)
+        omega_at = block.rule.decode(block.a, clock.residual(s)[0], z_at)
+        reached = solution.solver_state.warmup.closed
+        w_ref, omega_ref = jnp.where(reached, w_at, w_ref), jnp.where(reached, omega_at, omega_ref)
+    return BlockLimit(w, omega, w_ref, omega_ref), outcome(solution)
+
+
+def _field(s, y, clock):
+    return clock.field(s, y)

@@ -1,0 +1,127 @@
+"""The flow for any X, in the logarithms of the weights.
+
+A weight can decay to 1e-323 and grow back when its gradient changes sign; a solver in (u, v)
+forgets how small it was and ends up to 1e-2 off. In (log u, log v) nothing is lost.
+"""
+
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Bool, Float
+
+from ._clock import Outcome, outcome
+from ._dual import solve_dual
+from ._problem import Problem, full_rank
+from ._results import RESULTS, check, combine
+from ._rules import AbstractRule
+from ._stages import TrackedSolver, integrate, warmup_crossing
+
+FOREVER = 1e30
+
+LogWeights = tuple[Float[Array, " d"], Float[Array, " d"]]
+
+
+class DenseFlow(eqx.Module):
+    """Data of full row rank, start and rule; the state is (log u, log v)."""
+
+    X: Float[Array, "n d"]
+    y: Float[Array, " n"]
+    alpha: Float[Array, "..."]
+    rule: AbstractRule
+
+    def start(self) -> LogWeights:
+        log_alpha = jnp.broadcast_to(jnp.log(self.alpha), self.X.shape[1:])
+        return log_alpha, log_alpha
+
+    def residual(self, state: LogWeights) -> Float[Array, " n"]:
+        log_u, log_v = state
+        return self.X @ (jnp.exp(2 * log_u) - jnp.exp(2 * log_v)) - self.y
+
+    def field(self, t: Float[Array, ""], state: LogWeights) -> LogWeights:
+        c = self.X.T @ self.residual(state)
+        log_u, log_v = state
+        return -self.rule.log_rate(c, jnp.exp(log_u)), self.rule.log_rate(c, jnp.exp(log_v))
+
+    def gates(self, t: Float[Array, ""], state: LogWeights) -> LogWeights:
+        c = jnp.abs(self.X.T @ self.residual(state))
+        one = jnp.ones_like(t)
+        low, high = (jnp.exp(choose(*state)) for choose in (jnp.minimum, jnp.maximum))
+        return self.rule.log_gate(c, one, low), self.rule.log_gate(c, one, high)
+
+    def settled(self, state: LogWeights, tolerance: float) -> Bool[Array, ""]:
+        norm = jnp.linalg.norm
+        return norm(self.residual(state)) <= tolerance * norm(self.y)
+
+    def observe(self, state: LogWeights) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """u and v."""
+        return jnp.exp(state[0]), jnp.exp(state[1])
+
+
+def as_dense(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) -> DenseFlow:
+    """The flow on rows that span the range of X: it depends on nothing else."""
+    return DenseFlow(*full_rank(problem), alpha, rule)
+
+
+def implicit_solver(rtol: float) -> diffrax.AbstractSolver:
+    """The default for general X: the end of the flow is stiff like 1/ε."""
+    return diffrax.Kvaerno5(root_finder=diffrax.VeryChord(rtol=rtol, atol=rtol, norm=optx.max_norm))
+
+
+class DenseLimit(NamedTuple):
+    """Weights at the end and at the reference time."""
+
+    u: Float[Array, " d"]
+    v: Float[Array, " d"]
+    u_reference: Float[Array, " d"]
+    v_reference: Float[Array, " d"]
+
+
+def dense_limit(
+    flow: DenseFlow, reference: str, rtol: float, max_steps: int, adjoint: diffrax.AbstractAdjoint
+) -> tuple[DenseLimit, Outcome]:
+    """Integrate until every gradient is far below ε, then finish exactly.
+
+    Once |g| ≤ ηε the flow is gradient flow slowed by ε, up to O(η): its end is the convex dual
+    problem X(u²e^{2θ} − v²e^{−2θ}) = y, θ = Xᵀν. What is left to go is O(η) as well, so the error
+    is O(η²), and η = √rtol.
+    """
+    tracked = reference == "warmup"
+    solver = implicit_solver(rtol)
+    low = 0.5 * jnp.log(rtol)
+    solution = integrate(
+        _field,
+        flow,
+        TrackedSolver(solver, adjoint) if tracked else solver,
+        0.0,
+        FOREVER,
+        flow.start(),
+        rtol,
+        max_steps,
+        saveat=diffrax.SaveAt(t1=True, solver_state=tracked),
+        adjoint=adjoint,
+        event=diffrax.Event(lambda t, y, args, **_: jnp.all(args.gates(t, y)[1] <= low)),
+    )
+    u, v = flow.observe(tuple(leaf[0] for leaf in solution.ys))
+
+    def conjugate(theta):
+        return jnp.sum(u**2 * jnp.exp(2 * theta) + v**2 * jnp.exp(-2 * theta)) / 2
+
+    dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
+    u_ref, v_ref = flow.observe(flow.start())
+    if tracked:
+        bracket = solution.solver_state.warmup
+        _, at = warmup_crossing(flow, bracket, rtol)
+        u_at, v_at = flow.observe(at)
+        u_ref, v_ref = jnp.where(bracket.closed, u_at, u_ref), jnp.where(bracket.closed, v_at, v_ref)
+    report = outcome(solution)
+    finished = check(dual.converged, RESULTS.dual_not_converged)
+    report = report._replace(result=combine(report.result, finished))
+    growth = jnp.exp(dual.theta)
+    return DenseLimit(u * growth, v / growth, u_ref, v_ref), report
+
+
+def _field(t, y, flow):
+    return flow.field(t, y)

@@ -1,0 +1,126 @@
+"""The convex dual of min Φ(β) − ⟨θ₀, β⟩ s.t. Xβ = y: n unknowns, solved to rounding.
+
+β = ∇Φ*(θ₀ + Xᵀν) with X∇Φ*(θ₀ + Xᵀν) = y, the optimality condition of the convex function
+Φ*(θ₀ + Xᵀν) − ⟨ν, y⟩. Newton's method with a line search that never overshoots by much copes
+with the exponentials of hyperbolic entropy, where plain Newton from 0 fails.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from ._mirror import AbstractPotential
+from ._problem import Dense, Problem, full_rank
+
+_MAX_ITERATIONS = 200
+_MAX_HALVINGS = 60
+
+
+class Dual(NamedTuple):
+    """Multiplier ν, the dual point θ₀ + Xᵀν, its β, and whether the constraints are met."""
+
+    multiplier: Float[Array, " n"]
+    theta: Float[Array, " d"]
+    beta: Float[Array, " d"]
+    converged: Bool[Array, ""]
+
+
+def solve_dual(
+    conjugate: Callable[[Float[Array, " d"]], Float[Array, ""]],
+    X: Float[Array, "n d"],
+    y: Float[Array, " n"],
+    theta0: Float[Array, " d"],
+) -> Dual:
+    """Solve X∇Φ*(θ₀ + Xᵀν) = y for X of full row rank; differentiated implicitly."""
+    inverse_map = jax.grad(conjugate)
+
+    def mismatch(multiplier):
+        return X @ inverse_map(theta0 + X.T @ multiplier) - y
+
+    def curvature(multiplier):
+        theta = theta0 + X.T @ multiplier
+        _, weights = jax.jvp(inverse_map, (theta,), (jnp.ones_like(theta),))
+        # Coordinates inside a kink are flat; a floor keeps the matrix invertible.
+        top = jnp.max(weights)
+        weights = jnp.maximum(weights, 1e-10 * jnp.where(top > 0, top, 1))
+        return (X * weights) @ X.T
+
+    def scale(multiplier):
+        return jnp.max(jnp.abs(X) @ jnp.abs(inverse_map(theta0 + X.T @ multiplier)) + jnp.abs(y))
+
+    def newton(function, start):
+        return _newton(function, curvature, scale, start)
+
+    multiplier, converged = lax.custom_root(
+        mismatch, jnp.zeros_like(y), newton, _tangent_solve, has_aux=True
+    )
+    theta = theta0 + X.T @ multiplier
+    return Dual(multiplier, theta, inverse_map(theta), converged)
+
+
+def _newton(function, curvature, scale, start):
+    """Newton's method until the mismatch is rounding."""
+    eps = jnp.finfo(start.dtype).eps
+
+    def unfinished(state):
+        multiplier, residual, iteration = state
+        large = jnp.max(jnp.abs(residual)) > 8 * eps * scale(multiplier)
+        return large & (iteration < _MAX_ITERATIONS)
+
+    def step(state):
+        multiplier, residual, iteration = state
+        move = -jnp.linalg.solve(curvature(multiplier), residual)
+        length = _line_search(function, multiplier, move, jnp.sum(residual * move))
+        multiplier = multiplier + length * move
+        return multiplier, function(multiplier), iteration + 1
+
+    multiplier, residual, _ = lax.while_loop(unfinished, step, (start, function(start), 0))
+    return multiplier, jnp.max(jnp.abs(residual)) <= 1e4 * eps * scale(multiplier)
+
+
+def _line_search(function, point, move, slope):
+    """Halve the step until the line's derivative, rising from `slope` < 0, is at most |slope|/2."""
+
+    def overshoots(state):
+        length, halvings = state
+        rising = jnp.sum(function(point + length * move) * move)
+        return ~(rising <= -slope / 2) & (halvings < _MAX_HALVINGS)
+
+    length, _ = lax.while_loop(overshoots, lambda s: (s[0] / 2, s[1] + 1), (jnp.ones_like(slope), 0))
+    return length
+
+
+def _tangent_solve(linear, target):
+    return jnp.linalg.solve(jax.jacobian(linear)(target), target)
+
+
+def minimize_potential(
+    problem: Problem, potential: AbstractPotential, theta0: Float[Array, " d"]
+) -> Dual:
+    """min Φ(β) − ⟨θ₀, β⟩ s.t. Xβ = y: one equation a block, n together for any other X."""
+    data = problem.data
+    if isinstance(data, Dense):
+        X, y = full_rank(problem)
+        dual = solve_dual(potential.conjugate, X, y, theta0)
+        return dual if data.basis is None else dual._replace(multiplier=data.basis @ dual.multiplier)
+
+    def one_block(x, y, potential, theta0):
+        return solve_dual(potential.conjugate, x[None], y[None], theta0)
+
+    def in_blocks(leaf):
+        return data.gather(leaf) if jnp.ndim(leaf) else leaf
+
+    split = jax.tree.map(in_blocks, potential)
+    axes = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, potential)
+    over_blocks = jax.vmap(one_block, in_axes=(0, 0, axes, 0))
+    dual = over_blocks(data.x, problem.y, split, data.gather(theta0))
+    return Dual(
+        dual.multiplier[:, 0],
+        data.scatter(dual.theta, theta0),
+        data.scatter(dual.beta, 0),
+        jnp.all(dual.converged),
+    )

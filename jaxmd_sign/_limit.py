@@ -1,0 +1,235 @@
+"""The limit t → ∞ of a flow: β_∞, its dual, and the potential that belongs to it."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from ._block import as_blocks
+from ._checks import (
+    all_finite,
+    all_positive,
+    as_positive,
+    matches_coordinates,
+    usable_rtol,
+    usable_steps,
+)
+from ._clock import Outcome, block_limit
+from ._dense import as_dense, dense_limit
+from ._dual import minimize_potential
+from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
+from ._problem import Blocks, Problem, matmul_precision
+from ._results import RESULTS, check, combine, mask_failed, worst
+from ._rules import AbstractRule, GradientDescent, SmoothedSign
+from ._transpose import transposable
+
+
+class Limit(eqx.Module):
+    """Where a flow ends, and where its divergence D is measured from.
+
+    - `beta`: β_∞, shape (d,).
+    - `dual`: θ_∞ = ∇Φ_∞(β_∞), shape (d,).
+    - `dual_reference`, `beta_reference`: θ and β at the reference time, shape (d,).
+    - `potential`, `potential_reference`: Φ_∞ and Φ_ref, callables on (d,).
+    - `alpha`: initial weights.
+    - `residual`: Xβ_∞ − y, shape (n,).
+    - `result`: `RESULTS` member; where it is not `successful`, every number here is NaN.
+    - `stats`: numbers of solver steps, per block for a block problem.
+    """
+
+    beta: Float[Array, " d"]
+    dual: Float[Array, " d"]
+    dual_reference: Float[Array, " d"]
+    beta_reference: Float[Array, " d"]
+    potential: AbstractPotential
+    potential_reference: AbstractPotential
+    alpha: Float[Array, "..."]
+    residual: Float[Array, " n"]
+    result: RESULTS
+    stats: dict[str, Array]
+
+
+def solve_limit(
+    problem: Problem,
+    rule: AbstractRule,
+    alpha: ArrayLike,
+    *,
+    rtol: float | None = None,
+    reference: str = "start",
+    max_steps: int = 4096,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    throw: bool = False,
+) -> Limit:
+    r"""The limit t → ∞ of a flow from u(0) = v(0) = α, without integrating to infinity.
+
+    Smoothed sign descent on a block problem is integrated in the residual clock, whose end point
+    is the limit (Lemma A.3, Thm 3.9); on any other X in time, until it is gradient flow slowed by
+    ε, whose end is a convex problem. Gradient descent ends at the minimiser (11).
+
+    **Arguments:**
+
+    - `problem`: a `Problem` with X (n, d).
+    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`.
+    - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
+    - `rtol`: relative tolerance, 1e-8 in float64 and 1e-5 in float32 by default.
+    - `reference`: where D is measured from: `"start"` (t = 0⁺) or `"warmup"` (T₁ of each block).
+    - `max_steps`: most solver steps per block.
+    - `adjoint`: by default derivatives work in both modes and to any order. A Diffrax adjoint
+        differentiates the solver itself instead, e.g. `diffrax.RecursiveCheckpointAdjoint()` for
+        reverse mode in all of a large general X.
+    - `throw`: raise if the solve fails, rather than return NaN and a `result`. Costs a host
+        callback.
+
+    **Returns:** a `Limit`. A failed member of a vmapped batch is NaN with its own `result`.
+
+    **Raises:** `ValueError` for bad concrete arguments. Traced ones give a `result`.
+
+    !!! example
+        >>> limit = solve_limit(Problem([[1.3, 0.7]], [1.0]), SmoothedSign(0.1), 0.05)
+        >>> limit.beta.round(4)
+        Array([0.5363, 0.4326], dtype=float64)
+    """
+    rule, alpha = prepare(problem, rule, alpha)
+    if reference not in ("start", "warmup"):
+        raise ValueError(f'reference must be "start" or "warmup", but is {reference!r}.')
+    if reference == "warmup" and isinstance(rule, GradientDescent):
+        raise ValueError('reference must be "start" for gradient descent, which has no warm-up.')
+    rtol, max_steps = usable_rtol(rtol, problem.dtype), usable_steps(max_steps)
+    limit = _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint)
+    if throw:
+        limit = limit.result.error_if(limit, limit.result != RESULTS.successful)
+    return limit
+
+
+def prepare(
+    problem: Problem, rule: AbstractRule, alpha: ArrayLike
+) -> tuple[AbstractRule, Float[Array, "..."]]:
+    """Rule and α checked and in the problem's dtype."""
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
+    if not isinstance(rule, AbstractRule):
+        raise ValueError(f"rule must be a rule such as SmoothedSign(0.1), but is {rule!r}.")
+    alpha = as_positive("alpha", alpha, problem.dtype)
+    matches_coordinates("alpha", alpha, problem.num_features)
+    if isinstance(rule, SmoothedSign):
+        matches_coordinates("epsilon", rule.epsilon, problem.num_features)
+    return rule.map_epsilon(lambda epsilon: epsilon.astype(problem.dtype)), alpha
+
+
+@eqx.filter_jit
+def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
+    with matmul_precision():
+        if isinstance(rule, GradientDescent):
+            limit = _gradient_descent(problem, alpha)
+        elif isinstance(problem.data, Blocks):
+            limit = _from_blocks(problem, rule, alpha, rtol, reference, max_steps, adjoint)
+        else:
+            limit = _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint)
+    leaves = jax.tree.leaves((rule, alpha))
+    usable = all_positive(*leaves) & all_finite(problem.y, *jax.tree.leaves(problem.data)[:1])
+    finite = all_finite(limit.beta, limit.dual)
+    result = combine(
+        check(usable, RESULTS.bad_input), limit.result, check(finite, RESULTS.not_finite)
+    )
+    values = mask_failed(result, (limit.beta, limit.dual, limit.residual, limit.potential))
+    return eqx.tree_at(
+        lambda l: (l.beta, l.dual, l.residual, l.potential, l.result), limit, (*values, result)
+    )
+
+
+def _differentiable(solve, system: Any, adjoint: diffrax.AbstractAdjoint | None):
+    """Run `solve(system, adjoint)`, with derivatives in both modes unless an adjoint is given."""
+    if adjoint is not None:
+        return solve(system, adjoint)
+    leaves, structure = jax.tree.flatten(system)
+    run = transposable(
+        lambda *leaves: solve(jax.tree.unflatten(structure, leaves), diffrax.ForwardMode())
+    )
+    return run(*leaves)
+
+
+def _from_blocks(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
+    def solve(block, adjoint):
+        return block_limit(block, reference, rtol, max_steps, adjoint)
+
+    batch, data = as_blocks(problem, rule, alpha), problem.data
+    ends, report = jax.vmap(lambda block: _differentiable(solve, block, adjoint))(batch.blocks)
+    w, omega, w_ref, omega_ref = (batch.units.weight[:, None] * leaf for leaf in ends)
+    still = (problem.y == 0)[:, None]
+    start = jnp.broadcast_to(alpha, (problem.num_features,))
+
+    def scatter_delta(omega):
+        return data.scatter(jnp.where(still, data.gather(start), omega) ** 2, start**2)
+
+    # A block with label 0 stays at β = 0, and would follow its label as x/‖x‖² does.
+    kernel = data.x * (problem.y / jnp.sum(data.x**2, axis=-1))[:, None]
+    beta = jnp.where(still, kernel, batch.signs * (w + omega) * (w - omega))
+    beta_ref = batch.signs * (w_ref + omega_ref) * (w_ref - omega_ref)
+    return _assemble(
+        problem,
+        alpha,
+        beta=data.scatter(beta, 0),
+        dual=data.scatter(batch.signs * w, 0),
+        beta_reference=data.scatter(beta_ref, 0),
+        dual_reference=data.scatter(batch.signs * w_ref, 0),
+        potential=PowerPotential(scatter_delta(omega)),
+        potential_reference=PowerPotential(scatter_delta(omega_ref)),
+        report=report,
+    )
+
+
+def _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
+    def solve(flow, adjoint):
+        return dense_limit(flow, reference, rtol, max_steps, adjoint)
+
+    flow = as_dense(problem, rule, alpha)
+    (u, v, u_ref, v_ref), report = _differentiable(solve, flow, adjoint)
+    signs = jnp.sign(u - v)
+    # At 0⁺ a weight has the sign of its first step; no column moves later than that at T₁.
+    first = jnp.sign(flow.X.T @ flow.y)
+    signs_ref = jnp.where(u_ref == v_ref, first, jnp.sign(u_ref - v_ref))
+    return _assemble(
+        problem,
+        alpha,
+        beta=(u + v) * (u - v),
+        dual=signs * jnp.maximum(u, v),
+        beta_reference=(u_ref + v_ref) * (u_ref - v_ref),
+        dual_reference=signs_ref * jnp.maximum(u_ref, v_ref),
+        potential=PowerPotential(jnp.minimum(u, v) ** 2),
+        potential_reference=PowerPotential(jnp.minimum(u_ref, v_ref) ** 2),
+        report=report,
+    )
+
+
+def _gradient_descent(problem: Problem, alpha: Float[Array, "..."]) -> Limit:
+    """The minimiser (11) of hyperbolic entropy by its convex dual: θ_∞ = Xᵀν, exactly."""
+    potential = HyperbolicEntropy(alpha)
+    zeros = jnp.zeros(problem.num_features, problem.dtype)
+    dual = minimize_potential(problem, potential, zeros)
+    none = jnp.zeros((), int)
+    return _assemble(
+        problem,
+        alpha,
+        beta=dual.beta,
+        dual=dual.theta,
+        beta_reference=zeros,
+        dual_reference=zeros,
+        potential=potential,
+        potential_reference=potential,
+        report=Outcome(check(dual.converged, RESULTS.dual_not_converged), none, none, none),
+    )
+
+
+def _assemble(problem: Problem, alpha: Float[Array, "..."], *, report: Outcome, **values) -> Limit:
+    stats = {name: getattr(report, name) for name in Outcome._fields if name != "result"}
+    return Limit(
+        alpha=alpha,
+        residual=problem.predict(values["beta"]) - problem.y,
+        result=worst(report.result),
+        stats=stats,
+        **values,
+    )

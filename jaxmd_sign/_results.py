@@ -1,0 +1,56 @@
+"""What a solve reports: one enumeration, one sentence with the remedy for each member."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
+
+
+class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
+    """Outcome of a solve; `RESULTS[result]` is a sentence that names the remedy."""
+
+    successful = ""
+    bad_input = (
+        "The input was not usable: epsilon, alpha, X or y was not finite, or epsilon or alpha "
+        "was not positive. Check the values of this member."
+    )
+    not_finite = (
+        "The solution left the finite numbers. Scale the data nearer to 1, or use float64."
+    )
+    dual_not_converged = (
+        "Newton's method on the convex dual did not converge. X may be close to rank-deficient: "
+        "remove rows that nearly repeat others, or use float64."
+    )
+
+
+def worst(result: RESULTS) -> RESULTS:
+    """The first failure of a batch of outcomes (success if there is none)."""
+    codes = jnp.ravel(result._value)
+    return eqx.tree_at(lambda r: r._value, result, codes[jnp.argmax(codes != 0)])
+
+
+def combine(*outcomes: RESULTS) -> RESULTS:
+    """The first outcome that is a failure, else success."""
+    first, *rest = outcomes
+    for other in rest:
+        first = RESULTS.where(first == RESULTS.successful, other, first)
+    return first
+
+
+def check(ok: Bool[Array, ""], otherwise: RESULTS) -> RESULTS:
+    """`successful` where `ok`, else the given outcome."""
+    return RESULTS.where(ok, RESULTS.successful, otherwise)
+
+
+def mask_failed(result: RESULTS, values: PyTree) -> PyTree:
+    """NaN in every float leaf of `values` where `result` is a failure.
+
+    Both branches are finite wherever the solve is, so derivatives of good members stay clean.
+    """
+    ok = result == RESULTS.successful
+
+    def mask(leaf: Array) -> Array:
+        return jnp.where(ok, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(mask, values)

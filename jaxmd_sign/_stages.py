@@ -1,0 +1,172 @@
+"""The ends of the stages (§3.3.1), to solver accuracy.
+
+While a solve runs, its solver notes the last step before each gate closes (a gate is
+log(|gradient|/ε)). Afterwards the gate itself is made the independent variable and integrated
+from that step down to 0, which ends exactly at the crossing (Hénon's trick): no root finder, no
+grid, and derivatives of the crossing come out right by themselves.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, PyTree
+
+
+class Gated(Protocol):
+    """A vector field with gates, as a solver sees it."""
+
+    def field(self, t: Float[Array, ""], y: PyTree) -> PyTree: ...
+
+    def gates(
+        self, t: Float[Array, ""], y: PyTree
+    ) -> tuple[Float[Array, " k"], Float[Array, " k"]]: ...
+
+
+class Bracket(NamedTuple):
+    """The start of the step in which a gate closed; `closed` is false if none has yet."""
+
+    t: Float[Array, "..."]
+    y: PyTree[Float[Array, "..."]]
+    closed: Bool[Array, "..."]
+
+
+class TrackedState(NamedTuple):
+    solver: Any
+    warmup: Bracket
+    sign: Bracket
+
+
+class TrackedSolver(diffrax.AbstractAdaptiveSolver):
+    """A Diffrax solver that remembers where the gates of `args` (a `Gated`) closed.
+
+    `warmup` keeps the first step after which no gate of an ω is open, `sign` the last step in
+    which each gate of a w closed. Rejected steps leave no trace.
+    """
+
+    solver: diffrax.AbstractSolver
+
+    def __init__(self, solver: diffrax.AbstractSolver, adjoint: diffrax.AbstractAdjoint):
+        # What Diffrax does for a bare solver: forward mode needs plain loops inside a step.
+        if isinstance(adjoint, diffrax.ForwardMode) and getattr(solver, "scan_kind", "") is None:
+            solver = eqx.tree_at(lambda s: s.scan_kind, solver, "lax", is_leaf=lambda x: x is None)
+        self.solver = solver
+
+    @property
+    def term_structure(self):
+        return self.solver.term_structure
+
+    @property
+    def interpolation_cls(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.solver.interpolation_cls
+
+    @property
+    def term_compatible_contr_kwargs(self):
+        return self.solver.term_compatible_contr_kwargs
+
+    def order(self, terms):
+        return self.solver.order(terms)
+
+    def strong_order(self, terms):
+        return self.solver.strong_order(terms)
+
+    def error_order(self, terms):
+        return self.solver.error_order(terms)
+
+    def func(self, terms, t0, y0, args):
+        return self.solver.func(terms, t0, y0, args)
+
+    def init(self, terms, t0, t1, y0, args):
+        _, gates_w = args.gates(t0, y0)
+        each = gates_w.shape
+        here = Bracket(t0, y0, jnp.array(False))
+        sign = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, each + jnp.shape(leaf)), here)
+        return TrackedState(self.solver.init(terms, t0, t1, y0, args), here, sign)
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        y1, error, dense, inner, result = self.solver.step(
+            terms, t0, t1, y0, args, solver_state.solver, made_jump
+        )
+        (omega0, w0), (omega1, w1) = args.gates(t0, y0), args.gates(t1, y1)
+        here = Bracket(t0, y0, jnp.array(True))
+        open0, open1 = jnp.any(omega0 > 0), jnp.any(omega1 > 0)
+        warmup = _where(open0 & ~open1 & ~solver_state.warmup.closed, here, solver_state.warmup)
+        sign = jax.vmap(_where, in_axes=(0, None, 0))((w0 > 0) & (w1 <= 0), here, solver_state.sign)
+        return y1, error, dense, TrackedState(inner, warmup, sign), result
+
+
+def _where(pred: Bool[Array, ""], new: Bracket, old: Bracket) -> Bracket:
+    return jax.tree.map(lambda a, b: jnp.where(pred, a, b), new, old)
+
+
+def warmup_crossing(
+    system: Gated, bracket: Bracket, rtol: float
+) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
+    """Time and state at T₁: the last of the ω-gates that close in the bracketing step."""
+    gates, _ = system.gates(bracket.t, bracket.y)
+    indices = jnp.arange(gates.shape[0])
+    ts, ys = jax.vmap(lambda i: _crossing(system, 0, i, bracket, rtol))(indices)
+    last = jnp.argmax(ts)
+    return ts[last], jax.tree.map(lambda leaf: leaf[last], ys)
+
+
+def sign_crossings(system: Gated, brackets: Bracket, rtol: float) -> Float[Array, " k"]:
+    """T₂ of each coordinate: the last time its w-gate closes, 0 if it was never open."""
+    indices = jnp.arange(brackets.t.shape[0])
+    ts, _ = jax.vmap(lambda i, bracket: _crossing(system, 1, i, bracket, rtol))(indices, brackets)
+    return ts
+
+
+def _crossing(
+    system: Gated, which: int, index: Array, bracket: Bracket, rtol: float
+) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
+    """Integrate with gate `index` as the clock, from its value in the bracket down to 0."""
+
+    def gate(t, y):
+        return system.gates(t, y)[which][index]
+
+    g0 = gate(bracket.t, bracket.y)
+    active = bracket.closed & (g0 > 0)
+    g0 = jnp.where(active, g0, 0)
+
+    def field(_, state, args):
+        t, y = state
+        rate = args.field(t, y)
+        _, gate_rate = jax.jvp(gate, (t, y), (jnp.ones_like(t), rate))
+        scale = jnp.where(active, -g0 / jnp.where(active, gate_rate, 1), 0)
+        return scale, jax.tree.map(lambda r: scale * r, rate)
+
+    solution = integrate(field, system, diffrax.Dopri8(), 0.0, 1.0, (bracket.t, bracket.y), rtol, 64)
+    return jax.tree.map(lambda leaf: leaf[0], solution.ys)
+
+
+def integrate(
+    field: Callable,
+    args: Any,
+    solver: diffrax.AbstractSolver,
+    t0: float,
+    t1: float,
+    y0: PyTree,
+    rtol: float,
+    max_steps: int,
+    **options: Any,
+) -> diffrax.Solution:
+    """Adaptive Diffrax solve with the tolerance held by every component."""
+    options = {"saveat": diffrax.SaveAt(t1=True), "adjoint": diffrax.ForwardMode()} | options
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        solver,
+        t0,
+        t1,
+        None,
+        y0,
+        args,
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol, norm=optx.max_norm),
+        max_steps=max_steps,
+        throw=False,
+        **options,
+    )
