@@ -7,19 +7,33 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._kkt import KKT as KKT
-    from ._kkt import bregman as bregman
-    from ._kkt import bregman_gap as bregman_gap
-    from ._kkt import bregman_minimizer as bregman_minimizer
-    from ._kkt import kkt as kkt
-    from ._limit import Limit as Limit
-    from ._limit import solve_limit as solve_limit
+    from ._assumptions import Assumptions as Assumptions, check_assumptions as check_assumptions
+    from ._data import (
+        load_problem as load_problem,
+        random_block_problem as random_block_problem,
+        random_sparse_problem as random_sparse_problem,
+    )
+    from ._flow import Trajectory as Trajectory, solve_trajectory as solve_trajectory
+    from ._kkt import (
+        KKT as KKT,
+        bregman as bregman,
+        bregman_gap as bregman_gap,
+        bregman_minimizer as bregman_minimizer,
+        kkt as kkt,
+    )
+    from ._limit import Limit as Limit, solve_limit as solve_limit
     from ._problem import Problem as Problem
     from ._results import RESULTS as RESULTS
-    from ._rules import GradientDescent as GradientDescent
-    from ._rules import SmoothedSign as SmoothedSign
+    from ._rules import GradientDescent as GradientDescent, SmoothedSign as SmoothedSign
 
 _HOME = {
+    "Assumptions": "_assumptions",
+    "check_assumptions": "_assumptions",
+    "load_problem": "_data",
+    "random_block_problem": "_data",
+    "random_sparse_problem": "_data",
+    "Trajectory": "_flow",
+    "solve_trajectory": "_flow",
     "KKT": "_kkt",
     "bregman": "_kkt",
     "bregman_gap": "_kkt",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._problem import Problem
 from ._rules import AbstractRule
@@ -69,11 +69,50 @@ class Block(eqx.Module):
         return self.rule.log_gate(self.a, q, omega), self.rule.log_gate(self.a, q, w)
 
 
+FlowState = tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]
+
+
+class BlockFlow(eqx.Module):
+    """The flow of a block in time; the state is (w, z, log q).
+
+    q = Y − Σ a (w² − ω²) once more, as a variable: its decay like exp(−St) is what makes the flow
+    stiff like 1/ε. In log q it is a slope, and an explicit method takes long steps to the end.
+    """
+
+    block: Block
+
+    def start(self) -> FlowState:
+        return *self.block.start(), jnp.log(self.block.target)
+
+    def field(self, t: Float[Array, ""], state: FlowState) -> FlowState:
+        w, z, log_q = state
+        q = jnp.exp(log_q)
+        w_rate, z_rate, S = self.block.rates(q, w, z)
+        return q * w_rate, q * z_rate, -S
+
+    def gates(self, t: Float[Array, ""], state: FlowState):
+        w, z, log_q = state
+        return self.block.gates(jnp.exp(log_q), w, z)
+
+    def settled(self, state: FlowState, tolerance: float) -> Bool[Array, ""]:
+        """Whether the residual and every gradient over ε are small."""
+        _, gates_w = self.gates(state[2], state)
+        small = state[2] <= jnp.log(tolerance * self.block.target)
+        return small & jnp.all(gates_w <= jnp.log(tolerance) / 2)
+
+    def observe(self, state: FlowState) -> FlowState:
+        """w, ω and q."""
+        w, z, log_q = state
+        q = jnp.exp(log_q)
+        return w, self.block.rule.decode(self.block.a, q, z), q
+
+
 class Batch(NamedTuple):
-    """All blocks of a problem in their units, with the signs of their coordinates."""
+    """All blocks of a problem in their units, their signs, and which of them have label 0."""
 
     blocks: Block
     signs: Float[Array, "n k"]
+    still: Bool[Array, "n 1"]
     units: Units
 
 
@@ -89,7 +128,9 @@ def as_blocks(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) 
     target = jnp.where(y == 0, 1, jnp.abs(y)) / units.label
     alpha = _per_block(problem, alpha, units.weight)
     rule = rule.map_epsilon(lambda epsilon: _per_block(problem, epsilon, units.gradient))
-    return Batch(Block(a, target, alpha, rule), jnp.sign(x) * jnp.sign(y)[:, None], units)
+    return Batch(
+        Block(a, target, alpha, rule), jnp.sign(x) * jnp.sign(y)[:, None], (y == 0)[:, None], units
+    )
 
 
 def _per_block(

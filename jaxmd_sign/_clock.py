@@ -15,8 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._block import Block
-from ._results import RESULTS
-from ._stages import TrackedSolver, integrate, warmup_crossing
+from ._solve import Outcome, integrate, outcome
+from ._stages import TrackedSolver, warmup_crossing
 
 
 class Clock(eqx.Module):
@@ -63,25 +63,6 @@ class BlockLimit(NamedTuple):
     omega_reference: Float[Array, " k"]
 
 
-class Outcome(NamedTuple):
-    """What a solve reports beside its values."""
-
-    result: RESULTS
-    num_steps: Array
-    num_accepted_steps: Array
-    num_rejected_steps: Array
-
-
-def outcome(solution: diffrax.Solution) -> Outcome:
-    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
-    result = RESULTS.promote(solution.result)
-    stopped = result == RESULTS.event_occurred
-    return Outcome(
-        RESULTS.where(stopped, RESULTS.successful, result),
-        *(jnp.asarray(solution.stats[name]) for name in names),
-    )
-
-
 def block_limit(
     block: Block, reference: str, rtol: float, max_steps: int, adjoint: diffrax.AbstractAdjoint
 ) -> tuple[BlockLimit, Outcome]:
@@ -91,7 +72,7 @@ def block_limit(
     solver = TrackedSolver(diffrax.Dopri8(), adjoint) if tracked else diffrax.Dopri8()
     saveat = diffrax.SaveAt(t1=True, solver_state=tracked)
     solution = integrate(
-        _field, clock, solver, 0.0, 1.0, start, rtol, max_steps, saveat=saveat, adjoint=adjoint
+        clock, solver, 0.0, 1.0, start, rtol, max_steps, saveat=saveat, adjoint=adjoint
     )
     w, z = (leaf[0] for leaf in solution.ys)
     zero = jnp.zeros_like(block.target)
@@ -106,7 +87,3 @@ def block_limit(
         reached = solution.solver_state.warmup.closed
         w_ref, omega_ref = jnp.where(reached, w_at, w_ref), jnp.where(reached, omega_at, omega_ref)
     return BlockLimit(w, omega, w_ref, omega_ref), outcome(solution)
-
-
-def _field(s, y, clock):
-    return clock.field(s, y)

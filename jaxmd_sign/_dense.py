@@ -12,14 +12,12 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
-from ._clock import Outcome, outcome
 from ._dual import solve_dual
 from ._problem import Problem, full_rank
 from ._results import RESULTS, check, combine
 from ._rules import AbstractRule
-from ._stages import TrackedSolver, integrate, warmup_crossing
-
-FOREVER = 1e30
+from ._solve import FOREVER, Outcome, integrate, outcome
+from ._stages import TrackedSolver, warmup_crossing
 
 LogWeights = tuple[Float[Array, " d"], Float[Array, " d"]]
 
@@ -52,12 +50,14 @@ class DenseFlow(eqx.Module):
         return self.rule.log_gate(c, one, low), self.rule.log_gate(c, one, high)
 
     def settled(self, state: LogWeights, tolerance: float) -> Bool[Array, ""]:
-        norm = jnp.linalg.norm
-        return norm(self.residual(state)) <= tolerance * norm(self.y)
+        """Whether the residual and every gradient over ε are small."""
+        norm, (_, gates_w) = jnp.linalg.norm, self.gates(jnp.ones(()), state)
+        small = norm(self.residual(state)) <= tolerance * norm(self.y)
+        return small & jnp.all(gates_w <= jnp.log(tolerance) / 2)
 
-    def observe(self, state: LogWeights) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-        """u and v."""
-        return jnp.exp(state[0]), jnp.exp(state[1])
+    def observe(self, state: LogWeights):
+        """u, v and the residual."""
+        return jnp.exp(state[0]), jnp.exp(state[1]), self.residual(state)
 
 
 def as_dense(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) -> DenseFlow:
@@ -92,7 +92,6 @@ def dense_limit(
     solver = implicit_solver(rtol)
     low = 0.5 * jnp.log(rtol)
     solution = integrate(
-        _field,
         flow,
         TrackedSolver(solver, adjoint) if tracked else solver,
         0.0,
@@ -104,24 +103,23 @@ def dense_limit(
         adjoint=adjoint,
         event=diffrax.Event(lambda t, y, args, **_: jnp.all(args.gates(t, y)[1] <= low)),
     )
-    u, v = flow.observe(tuple(leaf[0] for leaf in solution.ys))
+    u, v, _ = flow.observe(tuple(leaf[0] for leaf in solution.ys))
 
     def conjugate(theta):
         return jnp.sum(u**2 * jnp.exp(2 * theta) + v**2 * jnp.exp(-2 * theta)) / 2
 
     dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
-    u_ref, v_ref = flow.observe(flow.start())
+    u_ref, v_ref, _ = flow.observe(flow.start())
     if tracked:
         bracket = solution.solver_state.warmup
         _, at = warmup_crossing(flow, bracket, rtol)
-        u_at, v_at = flow.observe(at)
-        u_ref, v_ref = jnp.where(bracket.closed, u_at, u_ref), jnp.where(bracket.closed, v_at, v_ref)
+        u_at, v_at, _ = flow.observe(at)
+        u_ref, v_ref = (
+            jnp.where(bracket.closed, u_at, u_ref),
+            jnp.where(bracket.closed, v_at, v_ref),
+        )
     report = outcome(solution)
     finished = check(dual.converged, RESULTS.dual_not_converged)
     report = report._replace(result=combine(report.result, finished))
     growth = jnp.exp(dual.theta)
     return DenseLimit(u * growth, v / growth, u_ref, v_ref), report
-
-
-def _field(t, y, flow):
-    return flow.field(t, y)

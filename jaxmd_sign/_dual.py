@@ -90,7 +90,9 @@ def _line_search(function, point, move, slope):
         rising = jnp.sum(function(point + length * move) * move)
         return ~(rising <= -slope / 2) & (halvings < _MAX_HALVINGS)
 
-    length, _ = lax.while_loop(overshoots, lambda s: (s[0] / 2, s[1] + 1), (jnp.ones_like(slope), 0))
+    length, _ = lax.while_loop(
+        overshoots, lambda s: (s[0] / 2, s[1] + 1), (jnp.ones_like(slope), 0)
+    )
     return length
 
 
@@ -106,7 +108,9 @@ def minimize_potential(
     if isinstance(data, Dense):
         X, y = full_rank(problem)
         dual = solve_dual(potential.conjugate, X, y, theta0)
-        return dual if data.basis is None else dual._replace(multiplier=data.basis @ dual.multiplier)
+        return (
+            dual if data.basis is None else dual._replace(multiplier=data.basis @ dual.multiplier)
+        )
 
     def one_block(x, y, potential, theta0):
         return solve_dual(potential.conjugate, x[None], y[None], theta0)

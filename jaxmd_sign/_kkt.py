@@ -7,7 +7,6 @@ from jaxtyping import Array, Float
 
 from ._dual import Dual, minimize_potential
 from ._limit import Limit
-from ._mirror import mirror_map
 from ._problem import Blocks, Problem, full_rank, matmul_precision
 from ._results import RESULTS
 

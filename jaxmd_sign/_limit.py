@@ -1,7 +1,5 @@
 """The limit t → ∞ of a flow: β_∞, its dual, and the potential that belongs to it."""
 
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax
@@ -10,22 +8,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ._block import as_blocks
-from ._checks import (
-    all_finite,
-    all_positive,
-    as_positive,
-    matches_coordinates,
-    usable_rtol,
-    usable_steps,
-)
-from ._clock import Outcome, block_limit
+from ._checks import all_finite, usable_rtol, usable_steps
+from ._clock import block_limit
 from ._dense import as_dense, dense_limit
 from ._dual import minimize_potential
+from ._inputs import prepare, usable_input
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
-from ._rules import AbstractRule, GradientDescent, SmoothedSign
-from ._transpose import transposable
+from ._rules import AbstractRule, GradientDescent
+from ._solve import Outcome, differentiable
 
 
 class Limit(eqx.Module):
@@ -105,21 +97,6 @@ def solve_limit(
     return limit
 
 
-def prepare(
-    problem: Problem, rule: AbstractRule, alpha: ArrayLike
-) -> tuple[AbstractRule, Float[Array, "..."]]:
-    """Rule and α checked and in the problem's dtype."""
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
-    if not isinstance(rule, AbstractRule):
-        raise ValueError(f"rule must be a rule such as SmoothedSign(0.1), but is {rule!r}.")
-    alpha = as_positive("alpha", alpha, problem.dtype)
-    matches_coordinates("alpha", alpha, problem.num_features)
-    if isinstance(rule, SmoothedSign):
-        matches_coordinates("epsilon", rule.epsilon, problem.num_features)
-    return rule.map_epsilon(lambda epsilon: epsilon.astype(problem.dtype)), alpha
-
-
 @eqx.filter_jit
 def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
     with matmul_precision():
@@ -129,11 +106,11 @@ def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> L
             limit = _from_blocks(problem, rule, alpha, rtol, reference, max_steps, adjoint)
         else:
             limit = _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint)
-    leaves = jax.tree.leaves((rule, alpha))
-    usable = all_positive(*leaves) & all_finite(problem.y, *jax.tree.leaves(problem.data)[:1])
     finite = all_finite(limit.beta, limit.dual)
     result = combine(
-        check(usable, RESULTS.bad_input), limit.result, check(finite, RESULTS.not_finite)
+        check(usable_input(problem, rule, alpha), RESULTS.bad_input),
+        limit.result,
+        check(finite, RESULTS.not_finite),
     )
     values = mask_failed(result, (limit.beta, limit.dual, limit.residual, limit.potential))
     return eqx.tree_at(
@@ -141,33 +118,21 @@ def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> L
     )
 
 
-def _differentiable(solve, system: Any, adjoint: diffrax.AbstractAdjoint | None):
-    """Run `solve(system, adjoint)`, with derivatives in both modes unless an adjoint is given."""
-    if adjoint is not None:
-        return solve(system, adjoint)
-    leaves, structure = jax.tree.flatten(system)
-    run = transposable(
-        lambda *leaves: solve(jax.tree.unflatten(structure, leaves), diffrax.ForwardMode())
-    )
-    return run(*leaves)
-
-
 def _from_blocks(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
     def solve(block, adjoint):
         return block_limit(block, reference, rtol, max_steps, adjoint)
 
     batch, data = as_blocks(problem, rule, alpha), problem.data
-    ends, report = jax.vmap(lambda block: _differentiable(solve, block, adjoint))(batch.blocks)
+    ends, report = jax.vmap(lambda block: differentiable(solve, block, adjoint))(batch.blocks)
     w, omega, w_ref, omega_ref = (batch.units.weight[:, None] * leaf for leaf in ends)
-    still = (problem.y == 0)[:, None]
     start = jnp.broadcast_to(alpha, (problem.num_features,))
 
     def scatter_delta(omega):
-        return data.scatter(jnp.where(still, data.gather(start), omega) ** 2, start**2)
+        return data.scatter(jnp.where(batch.still, data.gather(start), omega) ** 2, start**2)
 
     # A block with label 0 stays at β = 0, and would follow its label as x/‖x‖² does.
     kernel = data.x * (problem.y / jnp.sum(data.x**2, axis=-1))[:, None]
-    beta = jnp.where(still, kernel, batch.signs * (w + omega) * (w - omega))
+    beta = jnp.where(batch.still, kernel, batch.signs * (w + omega) * (w - omega))
     beta_ref = batch.signs * (w_ref + omega_ref) * (w_ref - omega_ref)
     return _assemble(
         problem,
@@ -187,7 +152,7 @@ def _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Li
         return dense_limit(flow, reference, rtol, max_steps, adjoint)
 
     flow = as_dense(problem, rule, alpha)
-    (u, v, u_ref, v_ref), report = _differentiable(solve, flow, adjoint)
+    (u, v, u_ref, v_ref), report = differentiable(solve, flow, adjoint)
     signs = jnp.sign(u - v)
     # At 0⁺ a weight has the sign of its first step; no column moves later than that at T₁.
     first = jnp.sign(flow.X.T @ flow.y)
@@ -225,11 +190,10 @@ def _gradient_descent(problem: Problem, alpha: Float[Array, "..."]) -> Limit:
 
 
 def _assemble(problem: Problem, alpha: Float[Array, "..."], *, report: Outcome, **values) -> Limit:
-    stats = {name: getattr(report, name) for name in Outcome._fields if name != "result"}
     return Limit(
         alpha=alpha,
         residual=problem.predict(values["beta"]) - problem.y,
         result=worst(report.result),
-        stats=stats,
+        stats=report.stats(),
         **values,
     )

@@ -25,9 +25,7 @@ class AbstractPotential(eqx.Module):
         """Φ*(θ) = sup_β ⟨θ, β⟩ − Φ(β)."""
 
     @abc.abstractmethod
-    def divergence(
-        self, theta: Float[Array, " d"], theta0: Float[Array, " d"]
-    ) -> Float[Array, ""]:
+    def divergence(self, theta: Float[Array, " d"], theta0: Float[Array, " d"]) -> Float[Array, ""]:
         """D_Φ(β, β₀) of Def. 3.1 in terms of θ = ∇Φ(β), θ₀ = ∇Φ(β₀), without cancellation."""
 
 

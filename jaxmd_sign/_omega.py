@@ -6,9 +6,7 @@ from jaxtyping import Array, Float
 
 
 @jax.custom_jvp
-def inverse_shifted_log(
-    R: Float[Array, "..."], kappa: Float[Array, "..."]
-) -> Float[Array, "..."]:
+def inverse_shifted_log(R: Float[Array, "..."], kappa: Float[Array, "..."]) -> Float[Array, "..."]:
     """The ω > 0 with κω + log ω = R, for κ ≥ 0.
 
     κω is the Wright omega function of z = R + log κ, and ω = exp R at κ = 0.
@@ -17,7 +15,9 @@ def inverse_shifted_log(
     safe_kappa = jnp.where(positive, kappa, 1)
     z = R + jnp.log(safe_kappa)
     # Below z = -40, κω < 1e-17 and ω = exp R to the last bit.
-    return jnp.where(positive & (z > -40), _wright_omega(jnp.maximum(z, -40)) / safe_kappa, jnp.exp(R))
+    return jnp.where(
+        positive & (z > -40), _wright_omega(jnp.maximum(z, -40)) / safe_kappa, jnp.exp(R)
+    )
 
 
 @inverse_shifted_log.defjvp

@@ -180,7 +180,9 @@ class Problem(eqx.Module):
 def _matching(X: Float[Array, "n d"], y: Float[Array, " m"]) -> tuple[Array, Array]:
     """X and y of one length and one dtype."""
     if X.shape[0] != y.shape[0]:
-        raise ValueError(f"X and y must have one row per example, but have {X.shape[0]} and {y.shape[0]}.")
+        raise ValueError(
+            f"X and y must have one row per example, but have {X.shape[0]} and {y.shape[0]}."
+        )
     if 0 in X.shape:
         raise ValueError(f"X must have at least one row and one column, but has shape {X.shape}.")
     dtype = jnp.promote_types(X.dtype, y.dtype)

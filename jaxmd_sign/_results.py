@@ -15,9 +15,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The input was not usable: epsilon, alpha, X or y was not finite, or epsilon or alpha "
         "was not positive. Check the values of this member."
     )
-    not_finite = (
-        "The solution left the finite numbers. Scale the data nearer to 1, or use float64."
-    )
+    not_finite = "The solution left the finite numbers. Scale the data nearer to 1, or use float64."
     dual_not_converged = (
         "Newton's method on the convex dual did not converge. X may be close to rank-deficient: "
         "remove rows that nearly repeat others, or use float64."

@@ -7,6 +7,7 @@ Everything else (trajectory, limit, KKT) is built from these.
 
 import abc
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,11 +15,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ._checks import as_positive
+from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._omega import inverse_shifted_log
 
 
 class AbstractRule(eqx.Module):
     """An update rule, element-wise in the weights. g = a q w is the size of a gradient."""
+
+    has_epsilon: ClassVar[bool]
+
+    @abc.abstractmethod
+    def potential(self, delta: Float[Array, " d"], alpha: Float[Array, "..."]) -> AbstractPotential:
+        """The potential whose mirror map gives this rule's dual; δ = ω²."""
 
     @abc.abstractmethod
     def log_rate(self, c: Float[Array, "..."], w: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -86,9 +94,13 @@ class SmoothedSign(AbstractRule):
     """
 
     epsilon: Float[Array, "..."]
+    has_epsilon = True
 
     def __init__(self, epsilon: ArrayLike):
         self.epsilon = as_positive("epsilon", epsilon)
+
+    def potential(self, delta, alpha):
+        return PowerPotential(delta)
 
     def log_rate(self, c, w):
         return c / (jnp.abs(c) * w + self.epsilon)
@@ -128,6 +140,11 @@ class GradientDescent(AbstractRule):
         >>> GradientDescent()
         GradientDescent()
     """
+
+    has_epsilon = False
+
+    def potential(self, delta, alpha):
+        return HyperbolicEntropy(alpha)
 
     def log_rate(self, c, w):
         return c

@@ -6,15 +6,15 @@ from that step down to 0, which ends exactly at the crossing (Hénon's trick): n
 grid, and derivatives of the crossing come out right by themselves.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
+
+from ._solve import integrate
 
 
 class Gated(Protocol):
@@ -124,49 +124,31 @@ def sign_crossings(system: Gated, brackets: Bracket, rtol: float) -> Float[Array
 def _crossing(
     system: Gated, which: int, index: Array, bracket: Bracket, rtol: float
 ) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
-    """Integrate with gate `index` as the clock, from its value in the bracket down to 0."""
-
-    def gate(t, y):
-        return system.gates(t, y)[which][index]
-
-    g0 = gate(bracket.t, bracket.y)
-    active = bracket.closed & (g0 > 0)
-    g0 = jnp.where(active, g0, 0)
-
-    def field(_, state, args):
-        t, y = state
-        rate = args.field(t, y)
-        _, gate_rate = jax.jvp(gate, (t, y), (jnp.ones_like(t), rate))
-        scale = jnp.where(active, -g0 / jnp.where(active, gate_rate, 1), 0)
-        return scale, jax.tree.map(lambda r: scale * r, rate)
-
-    solution = integrate(field, system, diffrax.Dopri8(), 0.0, 1.0, (bracket.t, bracket.y), rtol, 64)
+    """Time and state where one gate closes, from the start of the step in which it does."""
+    start = (bracket.t, bracket.y)
+    clock = _GateClock(system, which, index, jnp.zeros_like(bracket.t), bracket.closed)
+    height = clock.gate(*start)
+    active = bracket.closed & (height > 0)
+    clock = _GateClock(system, which, index, jnp.where(active, height, 0), active)
+    solution = integrate(clock, diffrax.Dopri8(), 0.0, 1.0, start, rtol, 256)
     return jax.tree.map(lambda leaf: leaf[0], solution.ys)
 
 
-def integrate(
-    field: Callable,
-    args: Any,
-    solver: diffrax.AbstractSolver,
-    t0: float,
-    t1: float,
-    y0: PyTree,
-    rtol: float,
-    max_steps: int,
-    **options: Any,
-) -> diffrax.Solution:
-    """Adaptive Diffrax solve with the tolerance held by every component."""
-    options = {"saveat": diffrax.SaveAt(t1=True), "adjoint": diffrax.ForwardMode()} | options
-    return diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
-        solver,
-        t0,
-        t1,
-        None,
-        y0,
-        args,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol, norm=optx.max_norm),
-        max_steps=max_steps,
-        throw=False,
-        **options,
-    )
+class _GateClock(eqx.Module):
+    """Time and state of a system as functions of the share of a gate's height that is gone."""
+
+    system: Any
+    which: int = eqx.field(static=True)
+    index: Array
+    height: Float[Array, ""]
+    active: Bool[Array, ""]
+
+    def gate(self, t: Float[Array, ""], y: PyTree) -> Float[Array, ""]:
+        return self.system.gates(t, y)[self.which][self.index]
+
+    def field(self, _, state):
+        t, y = state
+        rate = self.system.field(t, y)
+        _, gate_rate = jax.jvp(self.gate, (t, y), (jnp.ones_like(t), rate))
+        speed = jnp.where(self.active, -self.height / jnp.where(self.active, gate_rate, 1), 0)
+        return speed, jax.tree.map(lambda r: speed * r, rate)

@@ -11,7 +11,9 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
 
-def transposable(solve: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
+def transposable(
+    solve: Callable[..., tuple[PyTree, PyTree]],
+) -> Callable[..., tuple[PyTree, PyTree]]:
     """`solve(*arrays) -> (outputs, aux)` with a derivative that transposes.
 
     The tangent of the outputs is their small Jacobian, taken in forward mode beside the values in
@@ -33,7 +35,9 @@ def transposable(solve: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., t
             jax.tree.map(partial(_contract, tangent=tangents[i]), jacobian)
             for i, jacobian in zip(moving, jacobians, strict=True)
         ]
-        tangent = jax.tree.map(lambda *terms: sum(terms), jax.tree.map(jnp.zeros_like, out), *contributions)
+        tangent = jax.tree.map(
+            lambda *terms: sum(terms), jax.tree.map(jnp.zeros_like, out), *contributions
+        )
         return (out, aux), (tangent, jax.tree.map(_zero_tangent, aux))
 
     return wrapped
@@ -69,9 +73,10 @@ def _tie(outputs: PyTree, args: tuple[Array, ...]) -> PyTree:
     """
     zero = sum(0 * jnp.sum(arg) for arg in args)
 
-
     def tie(leaf: Array) -> Array:
-        return leaf + (zero if jnp.issubdtype(leaf.dtype, jnp.floating) else (zero > 1)).astype(leaf.dtype)
+        return leaf + (zero if jnp.issubdtype(leaf.dtype, jnp.floating) else (zero > 1)).astype(
+            leaf.dtype
+        )
 
     return jax.tree.map(tie, outputs)
 

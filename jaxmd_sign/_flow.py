@@ -1,0 +1,249 @@
+"""The flow in time: weights, β, θ, residuals and gradients at chosen times, and the stages."""
+
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
+
+from ._block import BlockFlow, as_blocks
+from ._checks import all_finite, as_array, is_traced, usable_rtol, usable_steps
+from ._dense import as_dense, implicit_solver
+from ._inputs import prepare, usable_input
+from ._mirror import mirror_map
+from ._problem import Blocks, Problem, matmul_precision
+from ._results import RESULTS, check, combine, mask_failed, worst
+from ._rules import AbstractRule
+from ._solve import FOREVER, Outcome, differentiable, integrate, outcome
+from ._stages import TrackedSolver, sign_crossings, warmup_crossing
+
+_NUM_TIMES = 201
+
+
+class Trajectory(eqx.Module):
+    """A flow at the times `ts`.
+
+    - `ts`: times, shape (T,). Times after `t_end` hold the limit.
+    - `u`, `v`, `beta`, `dual`: weights, β = u∘u − v∘v and θ = sign(β)√(|β| + δ) = s∘w, (T, d);
+        for gradient descent θ = ½ arcsinh(β/2α²). θ at t = 0 is its value at 0⁺.
+    - `residual`: Xβ − y, shape (T, n).
+    - `gradient_u`, `gradient_v`: gradients of the loss (7), shape (T, d).
+    - `warmup_end`: T₁ of each coordinate's block, shape (d,); 0 if over at the start.
+    - `sign_end`: T₂ of each coordinate, the last time |∂F/∂w| falls to ε, (d,); 0 if never above.
+        Both are NaN for a rule without ε.
+    - `t_end`: when residual and gradients were small.
+    - `result`: `RESULTS` member; where it is not `successful`, every number here is NaN.
+    - `stats`: numbers of solver steps, per block for a block problem.
+    """
+
+    ts: Float[Array, " T"]
+    u: Float[Array, "T d"]
+    v: Float[Array, "T d"]
+    beta: Float[Array, "T d"]
+    dual: Float[Array, "T d"]
+    residual: Float[Array, "T n"]
+    gradient_u: Float[Array, "T d"]
+    gradient_v: Float[Array, "T d"]
+    warmup_end: Float[Array, " d"]
+    sign_end: Float[Array, " d"]
+    t_end: Float[Array, ""]
+    result: RESULTS
+    stats: dict[str, Array]
+
+
+def solve_trajectory(
+    problem: Problem,
+    rule: AbstractRule,
+    alpha: ArrayLike,
+    *,
+    ts: ArrayLike | None = None,
+    solver: diffrax.AbstractAdaptiveSolver | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int = 16384,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    throw: bool = False,
+) -> Trajectory:
+    r"""The flow (12), or (71)–(72), from u(0) = v(0) = α, in time.
+
+    It ends by itself when the residual is small. A block problem is solved block by block, each
+    with its own steps. T₁ and T₂ are exact to the solver's accuracy, whatever `ts`.
+
+    **Arguments:**
+
+    - `problem`: a `Problem` with X (n, d).
+    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`.
+    - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
+    - `ts`: increasing times at which to save, shape (T,); 201 times from 0 to `t_end` by default.
+    - `solver`: a Diffrax solver; `Dopri8` for blocks and `Kvaerno5` for other X by default.
+    - `rtol`, `atol`: tolerances, 1e-8 in float64 and 1e-5 in float32 by default. They hold for
+        weights in units of √(Y/Σ|x|) and for logarithms of weights.
+    - `max_steps`: most solver steps (per block).
+    - `adjoint`: as in `solve_limit`.
+    - `throw`: raise if the solve fails, rather than return NaN and a `result`.
+
+    **Returns:** a `Trajectory`. A failed member of a vmapped batch is NaN with its own `result`.
+
+    **Raises:** `ValueError` for bad concrete arguments. Traced ones give a `result`.
+
+    !!! example
+        >>> flow = solve_trajectory(Problem([[1.3, 0.7]], [1.0]), SmoothedSign(0.1), 0.05)
+        >>> flow.beta[-1].round(4)
+        Array([0.5363, 0.4326], dtype=float64)
+    """
+    rule, alpha = prepare(problem, rule, alpha)
+    rtol = usable_rtol(rtol, problem.dtype)
+    atol = rtol if atol is None else usable_rtol(atol, problem.dtype)
+    settings = _Settings(solver, rtol, atol, usable_steps(max_steps), adjoint)
+    if ts is not None:
+        ts = as_array("ts", ts, 1).astype(problem.dtype)
+        if not is_traced(ts) and not (ts.size and ts[0] >= 0 and bool(jnp.all(jnp.diff(ts) >= 0))):
+            raise ValueError("ts must be a non-empty, increasing array of times from 0 on.")
+    flow = _solve_trajectory(problem, rule, alpha, ts, settings)
+    if throw:
+        flow = flow.result.error_if(flow, flow.result != RESULTS.successful)
+    return flow
+
+
+class _Settings(NamedTuple):
+    solver: diffrax.AbstractAdaptiveSolver | None
+    rtol: float
+    atol: float
+    max_steps: int
+    adjoint: diffrax.AbstractAdjoint | None
+
+
+class _Saved(NamedTuple):
+    """What a system shows at the times asked for, and when its stages end."""
+
+    at: PyTree[Float[Array, "T ..."]]
+    warmup_end: Float[Array, "..."]
+    sign_end: Float[Array, "..."]
+    t_end: Float[Array, "..."]
+
+
+@eqx.filter_jit
+def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajectory:
+    run = _run_blocks if isinstance(problem.data, Blocks) else _run_dense
+    with matmul_precision():
+        if ts is None:
+            scout, _ = run(problem, rule, alpha, jnp.zeros(1, problem.dtype), settings)
+            end = lax.stop_gradient(jnp.max(scout.t_end))
+            ts = end * jnp.linspace(0, 1, _NUM_TIMES, dtype=problem.dtype)
+        saved, report = run(problem, rule, alpha, ts, settings)
+        u, v, signs, residual = saved.at
+        beta, c = (u + v) * (u - v), _pull_back(problem, residual)
+        if rule.has_epsilon:
+            dual = signs * jnp.maximum(u, v)
+        else:
+            dual = mirror_map(rule.potential(alpha**2, alpha), beta)
+    nowhere = 0 if rule.has_epsilon else jnp.nan
+    result = combine(
+        check(usable_input(problem, rule, alpha), RESULTS.bad_input),
+        worst(report.result),
+        check(all_finite(u, v), RESULTS.not_finite),
+    )
+    values = {
+        "u": u,
+        "v": v,
+        "beta": beta,
+        "dual": dual,
+        "residual": residual,
+        "gradient_u": c * u,
+        "gradient_v": -c * v,
+        "warmup_end": saved.warmup_end + nowhere,
+        "sign_end": saved.sign_end + nowhere,
+        "t_end": saved.t_end,
+    }
+    return Trajectory(ts=ts, result=result, stats=report.stats(), **mask_failed(result, values))
+
+
+def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outcome]:
+    """Integrate a system until it settles; save it at `ts`, and find where its gates close."""
+    rtol = settings.rtol
+    at_times = diffrax.SubSaveAt(ts=ts, fn=lambda t, y, args: args.observe(y))
+    solution = integrate(
+        system,
+        TrackedSolver(solver, adjoint),
+        0.0,
+        FOREVER,
+        system.start(),
+        rtol,
+        settings.max_steps,
+        atol=settings.atol,
+        saveat=diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)], solver_state=True),
+        adjoint=adjoint,
+        event=diffrax.Event(lambda t, y, args, **_: args.settled(y, 0.01 * rtol)),
+    )
+    (_, t_end), (saved, end) = solution.ts, solution.ys
+    end = system.observe(jax.tree.map(lambda leaf: leaf[0], end))
+    reached = ts <= t_end[0]
+    saved = jax.tree.map(
+        lambda leaf, last: jnp.where(reached.reshape(-1, *[1] * last.ndim), leaf, last), saved, end
+    )
+    tracked = solution.solver_state
+    warmup_end, _ = warmup_crossing(system, tracked.warmup, rtol)
+    sign_end = sign_crossings(system, tracked.sign, rtol)
+    return _Saved(saved, warmup_end, sign_end, t_end[0]), outcome(solution)
+
+
+def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
+    """Every block in its own units, with its own steps; put together over the columns of X."""
+    batch, data = as_blocks(problem, rule, alpha), problem.data
+    unit = rule.time_unit(batch.units.weight, batch.units.gradient)
+    solver = diffrax.Dopri8() if settings.solver is None else settings.solver
+
+    def solve(system, adjoint):
+        block, ts = system
+        return _run(BlockFlow(block), ts, settings, solver, adjoint)
+
+    def one_block(block, unit):
+        return differentiable(solve, (block, ts / unit), settings.adjoint)
+
+    saved, report = jax.vmap(one_block)(batch.blocks, unit)
+    # A block with label 0 and a column with sign 0 stay at α.
+    w, omega, q = (jnp.moveaxis(leaf, 0, 1) for leaf in saved.at)
+    w, omega = batch.units.weight[:, None] * w, batch.units.weight[:, None] * omega
+    scatter = jax.vmap(data.scatter, in_axes=(0, None))
+    start = data.gather(jnp.broadcast_to(alpha, (problem.num_features,)))
+    u, v = (
+        scatter(jnp.where(batch.signs == 0, start, jnp.where(up, w, omega)), alpha)
+        for up in (batch.signs > 0, batch.signs < 0)
+    )
+    live = jnp.where(batch.still[:, 0], 0, unit)
+    ends = (
+        live[:, None] * saved.sign_end,
+        jnp.broadcast_to((live * saved.warmup_end)[:, None], data.mask.shape),
+    )
+    sign_end, warmup_end = (data.scatter(end, 0) for end in ends)
+    at = (u, v, data.scatter(batch.signs, 0), -jnp.sign(problem.y) * batch.units.label * q)
+    return _Saved(at, warmup_end, sign_end, jnp.max(live * saved.t_end)), report
+
+
+def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
+    solver = implicit_solver(settings.rtol) if settings.solver is None else settings.solver
+
+    def solve(system, adjoint):
+        flow, ts = system
+        return _run(flow, ts, settings, solver, adjoint)
+
+    flow = as_dense(problem, rule, alpha)
+    saved, report = differentiable(solve, (flow, ts), settings.adjoint)
+    u, v, _ = saved.at
+    # At 0⁺ a weight has the sign of its first step.
+    signs = jnp.where(u == v, jnp.sign(flow.X.T @ flow.y), jnp.sign(u - v))
+    residual = jax.vmap(problem.predict)((u + v) * (u - v)) - problem.y
+    warmup_end = jnp.broadcast_to(saved.warmup_end, (problem.num_features,))
+    return saved._replace(at=(u, v, signs, residual), warmup_end=warmup_end), report
+
+
+def _pull_back(problem: Problem, residual: Float[Array, "T n"]) -> Float[Array, "T d"]:
+    """c = Xᵀr at every time, without forming X for a block problem."""
+    data = problem.data
+    if isinstance(data, Blocks):
+        return jax.vmap(lambda r: data.scatter(data.x * r[:, None], 0))(residual)
+    return residual @ data.X
