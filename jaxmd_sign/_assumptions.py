@@ -59,9 +59,9 @@ def check_assumptions(problem: Problem, epsilon: ArrayLike, alpha: ArrayLike) ->
     matches_coordinates("alpha", alpha, problem.num_features)
     if not isinstance(problem.data, Blocks):
         return _general(problem)
-    live, labels = problem.data.x != 0, jnp.abs(problem.y)
-    structure_margin = jnp.min(labels) / jnp.max(labels)
-    epsilon_margin, alpha_margin = _smallness(problem, epsilon, alpha, live)
+    live, Y = problem.data.x != 0, jnp.abs(problem.y)
+    structure_margin = jnp.min(Y) / jnp.max(Y)
+    epsilon_margin, alpha_margin = _smallness(problem.data, Y, epsilon, alpha, live)
     smallness_margin = jnp.minimum(epsilon_margin, alpha_margin)
     pairs_margin = -jnp.max(jnp.abs(jnp.sum(live, axis=-1) - 2)) / 2
     return Assumptions(
@@ -77,16 +77,16 @@ def check_assumptions(problem: Problem, epsilon: ArrayLike, alpha: ArrayLike) ->
 
 
 def _smallness(
-    problem: Problem,
+    data: Blocks,
+    Y: Float[Array, " n"],
     epsilon: Float[Array, "..."],
     alpha: Float[Array, "..."],
     live: Bool[Array, "n k"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The margins of ε and α in 3.3, over the blocks; NaN where either is not positive."""
-    data, Y = problem.data, jnp.abs(problem.y)
 
     def in_blocks(value):
-        return data.gather(jnp.broadcast_to(value, (problem.num_features,)))
+        return data.gather(jnp.broadcast_to(value, (data.num_features,)))
 
     a, epsilon, alpha = jnp.abs(data.x), in_blocks(epsilon), in_blocks(alpha)
     least = jnp.min(a, axis=-1, where=live, initial=jnp.inf)

@@ -63,10 +63,10 @@ class Block(eqx.Module):
 
     def gates(
         self, q: Float[Array, ""], w: Float[Array, " k"], z: Float[Array, " k"]
-    ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+    ) -> Float[Array, "2 k"]:
         """log(|∂F/∂ω|/ε) and log(|∂F/∂w|/ε): their signs mark the stages."""
         omega = self.rule.decode(self.a, q, z)
-        return self.rule.log_gate(self.a, q, omega), self.rule.log_gate(self.a, q, w)
+        return self.rule.log_gate(self.a, q, jnp.stack([omega, w]))
 
 
 FlowState = tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]
@@ -90,13 +90,13 @@ class BlockFlow(eqx.Module):
         w_rate, z_rate, S = self.block.rates(q, w, z)
         return q * w_rate, q * z_rate, -S
 
-    def gates(self, t: Float[Array, ""], state: FlowState):
+    def gates(self, t: Float[Array, ""], state: FlowState) -> Float[Array, "2 k"]:
         w, z, log_q = state
         return self.block.gates(jnp.exp(log_q), w, z)
 
     def settled(self, state: FlowState, tolerance: float) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""
-        _, gates_w = self.gates(state[2], state)
+        gates_w = self.gates(state[2], state)[1]
         small = state[2] <= jnp.log(tolerance * self.block.target)
         return small & jnp.all(gates_w <= jnp.log(tolerance) / 2)
 

@@ -50,7 +50,7 @@ class Clock(eqx.Module):
         w_rate, z_rate, S = self.block.rates(q, *y)
         return -w_rate / S * dq, -z_rate / S * dq
 
-    def gates(self, s: Float[Array, ""], y: PyTree):
+    def gates(self, s: Float[Array, ""], y: PyTree) -> Float[Array, "2 k"]:
         return self.block.gates(self.residual(s)[0], *y)
 
 

@@ -3,13 +3,14 @@
 import csv
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, PRNGKeyArray, UInt32
 
 from ._checks import usable_dtype
 from ._problem import Problem
@@ -114,7 +115,9 @@ def load_problem(path: str | Path, label: str | None = None) -> Problem:
     usable_dtype(np.float64)
     name, kind = str(path), Path(path).suffix.lower()
     if label is not None and kind != ".csv":
-        raise ValueError(f"label names a column of a .csv file, but the data is {name}. Leave it out.")
+        raise ValueError(
+            f"label names a column of a .csv file, but the data is {name}. Leave it out."
+        )
     if name.startswith("blocks:"):
         return _from_spec(name)
     if kind not in (".csv", ".npz"):
@@ -215,7 +218,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
             arrays = archive["X"], archive["y"]
     except KeyError as error:
         raise ValueError(f"holds no array {error}. {remedy}") from None
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         raise ValueError(f"is not an archive of NumPy arrays. {remedy}") from None
     for name, array in zip(("X", "y"), arrays, strict=True):
         if array.dtype.kind not in "fiub":

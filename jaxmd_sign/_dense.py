@@ -43,15 +43,14 @@ class DenseFlow(eqx.Module):
         log_u, log_v = state
         return -self.rule.log_rate(c, jnp.exp(log_u)), self.rule.log_rate(c, jnp.exp(log_v))
 
-    def gates(self, t: Float[Array, ""], state: LogWeights) -> LogWeights:
+    def gates(self, t: Float[Array, ""], state: LogWeights) -> Float[Array, "2 d"]:
         c = jnp.abs(self.X.T @ self.residual(state))
-        one = jnp.ones_like(t)
-        low, high = (jnp.exp(choose(*state)) for choose in (jnp.minimum, jnp.maximum))
-        return self.rule.log_gate(c, one, low), self.rule.log_gate(c, one, high)
+        weights = jnp.stack([jnp.minimum(*state), jnp.maximum(*state)])
+        return self.rule.log_gate(c, jnp.ones_like(t), jnp.exp(weights))
 
     def settled(self, state: LogWeights, tolerance: float) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""
-        norm, (_, gates_w) = jnp.linalg.norm, self.gates(jnp.ones(()), state)
+        norm, gates_w = jnp.linalg.norm, self.gates(jnp.ones(()), state)[1]
         small = norm(self.residual(state)) <= tolerance * norm(self.y)
         return small & jnp.all(gates_w <= jnp.log(tolerance) / 2)
 

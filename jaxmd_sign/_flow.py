@@ -19,7 +19,7 @@ from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule
 from ._solve import FOREVER, Outcome, differentiable, integrate, outcome
-from ._stages import TrackedSolver, sign_crossings, warmup_crossing
+from ._stages import TrackedSolver, stage_ends
 
 _NUM_TIMES = 201
 
@@ -185,10 +185,7 @@ def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outc
     saved = jax.tree.map(
         lambda leaf, last: jnp.where(reached.reshape(-1, *[1] * last.ndim), leaf, last), saved, end
     )
-    tracked = solution.solver_state
-    warmup_end, _ = warmup_crossing(system, tracked.warmup, rtol)
-    sign_end = sign_crossings(system, tracked.sign, rtol)
-    return _Saved(saved, warmup_end, sign_end, t_end[0]), outcome(solution)
+    return _Saved(saved, *stage_ends(system, solution.solver_state, rtol), t_end[0]), outcome(solution)
 
 
 def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:

@@ -22,9 +22,7 @@ class Gated(Protocol):
 
     def field(self, t: Float[Array, ""], y: PyTree) -> PyTree: ...
 
-    def gates(
-        self, t: Float[Array, ""], y: PyTree
-    ) -> tuple[Float[Array, " k"], Float[Array, " k"]]: ...
+    def gates(self, t: Float[Array, ""], y: PyTree) -> Float[Array, "2 k"]: ...
 
 
 class Bracket(NamedTuple):
@@ -81,8 +79,7 @@ class TrackedSolver(diffrax.AbstractAdaptiveSolver):
         return self.solver.func(terms, t0, y0, args)
 
     def init(self, terms, t0, t1, y0, args):
-        _, gates_w = args.gates(t0, y0)
-        each = gates_w.shape
+        each = args.gates(t0, y0).shape[1:]
         here = Bracket(t0, y0, jnp.array(False))
         sign = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, each + jnp.shape(leaf)), here)
         return TrackedState(self.solver.init(terms, t0, t1, y0, args), here, sign)
@@ -107,29 +104,34 @@ def warmup_crossing(
     system: Gated, bracket: Bracket, rtol: float
 ) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
     """Time and state at T₁: the last of the ω-gates that close in the bracketing step."""
-    gates, _ = system.gates(bracket.t, bracket.y)
-    indices = jnp.arange(gates.shape[0])
-    ts, ys = jax.vmap(lambda i: _crossing(system, 0, i, bracket, rtol))(indices)
+    k = system.gates(bracket.t, bracket.y).shape[1]
+    ts, ys = jax.vmap(lambda i: _crossing(system, i, bracket, rtol))(jnp.arange(k))
     last = jnp.argmax(ts)
     return ts[last], jax.tree.map(lambda leaf: leaf[last], ys)
 
 
-def sign_crossings(system: Gated, brackets: Bracket, rtol: float) -> Float[Array, " k"]:
-    """T₂ of each coordinate: the last time its w-gate closes, 0 if it was never open."""
-    indices = jnp.arange(brackets.t.shape[0])
-    ts, _ = jax.vmap(lambda i, bracket: _crossing(system, 1, i, bracket, rtol))(indices, brackets)
-    return ts
+def stage_ends(
+    system: Gated, tracked: TrackedState, rtol: float
+) -> tuple[Float[Array, ""], Float[Array, " k"]]:
+    """T₁, and T₂ of each coordinate; 0 for gates that were never open."""
+    k = tracked.sign.t.shape[0]
+    brackets = jax.tree.map(
+        lambda one, each: jnp.concatenate([jnp.broadcast_to(one, each.shape), each]),
+        tracked.warmup,
+        tracked.sign,
+    )
+    ts, _ = jax.vmap(lambda i, at: _crossing(system, i, at, rtol))(jnp.arange(2 * k), brackets)
+    return jnp.max(ts[:k]), ts[k:]
 
 
 def _crossing(
-    system: Gated, which: int, index: Array, bracket: Bracket, rtol: float
+    system: Gated, index: Array, bracket: Bracket, rtol: float
 ) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
     """Time and state where one gate closes, from the start of the step in which it does."""
     start = (bracket.t, bracket.y)
-    clock = _GateClock(system, which, index, jnp.zeros_like(bracket.t), bracket.closed)
-    height = clock.gate(*start)
+    height = system.gates(*start).ravel()[index]
     active = bracket.closed & (height > 0)
-    clock = _GateClock(system, which, index, jnp.where(active, height, 0), active)
+    clock = _GateClock(system, index, jnp.where(active, height, 0), active)
     solution = integrate(clock, diffrax.Dopri8(), 0.0, 1.0, start, rtol, 256)
     return jax.tree.map(lambda leaf: leaf[0], solution.ys)
 
@@ -138,13 +140,12 @@ class _GateClock(eqx.Module):
     """Time and state of a system as functions of the share of a gate's height that is gone."""
 
     system: Any
-    which: int = eqx.field(static=True)
     index: Array
     height: Float[Array, ""]
     active: Bool[Array, ""]
 
     def gate(self, t: Float[Array, ""], y: PyTree) -> Float[Array, ""]:
-        return self.system.gates(t, y)[self.which][self.index]
+        return self.system.gates(t, y).ravel()[self.index]
 
     def field(self, _, state):
         t, y = state

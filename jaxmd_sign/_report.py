@@ -1,0 +1,159 @@
+"""What `jaxmd-sign limit` says of one case: a dictionary, as JSON or as tables."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+
+from ._assumptions import check_assumptions
+from ._flow import solve_trajectory
+from ._kkt import bregman, bregman_gap, bregman_minimizer, kkt, safe_norm
+from ._limit import solve_limit
+from ._problem import Problem
+from ._results import RESULTS
+from ._rules import SmoothedSign
+
+_MOST_ROWS = 12
+
+
+def limit_report(
+    problem: Problem, epsilon: float, alpha: float, reference: str, max_steps: int | None
+) -> dict[str, Any]:
+    """One limit with KKT residual, minimiser, stage times and assumptions, under their names.
+
+    `result` is "successful" or a sentence with the remedy; then the numbers are NaN. The stages
+    have their own `trajectory["result"]`.
+    """
+    rule = SmoothedSign(epsilon)
+    options: dict[str, Any] = {} if max_steps is None else {"max_steps": max_steps}
+    limit = solve_limit(problem, rule, alpha, reference=reference, **options)
+    # One time is saved, for the stages only: a large problem in full would not fit in memory.
+    flow = solve_trajectory(problem, rule, alpha, ts=np.zeros(1), **options)
+    conditions, minimizer = kkt(problem, limit), bregman_minimizer(problem, limit)
+    return {
+        "epsilon": epsilon,
+        "alpha": alpha,
+        "reference": reference,
+        "num_examples": problem.num_examples,
+        "num_features": problem.num_features,
+        "is_block_diagonal": problem.is_block_diagonal,
+        "result": _sentence(limit.result),
+        "beta": limit.beta,
+        "dual": limit.dual,
+        "dual_reference": limit.dual_reference,
+        "residual": limit.residual,
+        "kkt": vars(conditions),
+        "bregman": bregman(limit, limit.beta),
+        "bregman_gap": bregman_gap(problem, limit),
+        "minimizer": minimizer,
+        "distance_to_minimizer": safe_norm(limit.beta - minimizer),
+        "warmup_end": flow.warmup_end,
+        "sign_end": flow.sign_end,
+        "t_end": flow.t_end,
+        "stats": limit.stats,
+        "trajectory": {"result": _sentence(flow.result), "stats": flow.stats},
+        "assumptions": vars(check_assumptions(problem, epsilon, alpha)),
+    }
+
+
+def _sentence(result: RESULTS) -> str:
+    return " ".join(RESULTS[result].split()) or "successful"
+
+
+def failures(report: dict[str, Any]) -> list[str]:
+    """What failed, with the remedy: one sentence each."""
+    outcomes = {"limit": report["result"], "stage times": report["trajectory"]["result"]}
+    case = f"epsilon = {report['epsilon']:g}, alpha = {report['alpha']:g}"
+    return [
+        f"{what} at {case}: {sentence}"
+        for what, sentence in outcomes.items()
+        if sentence != "successful"
+    ]
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON of nested dictionaries, lists and arrays: what is not finite becomes null."""
+    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        value = np.asarray(value).tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def print_report(report: dict[str, Any], title: str, console: Console) -> None:
+    """The report as tables that fit 80 columns."""
+    kind = "block-diagonal X" if report["is_block_diagonal"] else "general X"
+    n, d = report["num_examples"], report["num_features"]
+    console.print(f"[bold]Limit of smoothed sign descent[/bold] on {title}", highlight=False)
+    case = f"{kind} ({n} × {d}), ε = {report['epsilon']:g}, α = {report['alpha']:g}"
+    console.print(f"{case}, D measured from {report['reference']}", highlight=False)
+    console.print(Group(_numbers(report), _assumptions(report), _coordinates(report)))
+
+
+def _numbers(report: dict[str, Any]) -> Table:
+    conditions, steps = report["kkt"], np.sum(report["stats"]["num_steps"])
+    rows = [
+        ("KKT error ‖e‖", conditions["error"]),
+        ("relative to ‖θ∞ − θ_ref‖", conditions["relative_error"]),
+        ("feasibility ‖Xβ∞ − y‖", conditions["feasibility"]),
+        ("D(β∞)", report["bregman"]),
+        ("gap D(β∞) − D(β*)", report["bregman_gap"]),
+        ("distance ‖β∞ − β*‖", report["distance_to_minimizer"]),
+        ("warm-up ends, latest T₁", np.max(report["warmup_end"])),
+        ("sign stage ends, earliest T₂", np.min(report["sign_end"])),
+        ("time to a small residual", report["t_end"]),
+    ]
+    table = _table("quantity", "value")
+    for name, value in rows:
+        table.add_row(name, _format(value))
+    table.add_row("solver steps", f"{int(steps)}")
+    return table
+
+
+def _assumptions(report: dict[str, Any]) -> Table:
+    values = report["assumptions"]
+    table = _table("assumption", "holds", "margin")
+    for name, text in (
+        ("structure", "3.2 disjoint rows, labels ≠ 0"),
+        ("smallness", "3.3 ε and α small"),
+        ("pairs", "3.8 two columns a block"),
+    ):
+        holds = "yes" if values[name] else "no"
+        table.add_row(text, holds, _format(values[f"{name}_margin"]))
+    return table
+
+
+def _coordinates(report: dict[str, Any]) -> Table:
+    beta, d = report["beta"], report["num_features"]
+    shown = np.sort(np.argsort(-np.abs(beta), stable=True)[:_MOST_ROWS])
+    table = _table("i", "β∞", "β*", "θ∞", "T₁", "T₂")
+    if d > len(shown):
+        table.caption = f"The {len(shown)} largest of {d} coordinates; --json has all."
+    names = ("beta", "minimizer", "dual", "warmup_end", "sign_end")
+    columns = [np.asarray(report[name]) for name in names]
+    for i in shown:
+        table.add_row(str(i), *(_format(column[i]) for column in columns))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _format(value: Any) -> str:
+    return f"{float(value):.6g}" if jnp.isfinite(value) else "–"
