@@ -48,7 +48,26 @@ _HOME = {
 }
 
 __version__ = "0.1.0"
-__all__ = sorted(_HOME)
+__all__ = [
+    "KKT",
+    "RESULTS",
+    "Assumptions",
+    "GradientDescent",
+    "Limit",
+    "Problem",
+    "SmoothedSign",
+    "Trajectory",
+    "bregman",
+    "bregman_gap",
+    "bregman_minimizer",
+    "check_assumptions",
+    "kkt",
+    "load_problem",
+    "random_block_problem",
+    "random_sparse_problem",
+    "solve_limit",
+    "solve_trajectory",
+]
 
 
 def __getattr__(name: str):

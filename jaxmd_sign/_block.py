@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ._problem import Problem
+from ._problem import Blocks, Problem
 from ._rules import AbstractRule
 
 
@@ -122,21 +122,23 @@ def as_blocks(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) 
     A block whose label is 0 does not move; it is given the label 1 here and a zero sign, so that
     its derivatives stay finite, and its β = 0 is set by whoever puts the blocks together.
     """
-    x, y = problem.data.x, problem.y
+    data, y = problem.data, problem.y
+    assert isinstance(data, Blocks)
+    x = data.x
     units = block_units(x, y)
     a = jnp.sign(x) * x / units.data[:, None]
     target = jnp.where(y == 0, 1, jnp.abs(y)) / units.label
-    alpha = _per_block(problem, alpha, units.weight)
-    rule = rule.map_epsilon(lambda epsilon: _per_block(problem, epsilon, units.gradient))
+    alpha = _per_block(data, alpha, units.weight)
+    rule = rule.map_epsilon(lambda epsilon: _per_block(data, epsilon, units.gradient))
     return Batch(
         Block(a, target, alpha, rule), jnp.sign(x) * jnp.sign(y)[:, None], (y == 0)[:, None], units
     )
 
 
 def _per_block(
-    problem: Problem, value: Float[Array, "..."], unit: Float[Array, " n"]
+    data: Blocks, value: Float[Array, "..."], unit: Float[Array, " n"]
 ) -> Float[Array, "n ..."]:
     """A scalar for every block (n,), or one number per coordinate in the blocks (n, k)."""
     if value.ndim == 0:
         return value / unit
-    return problem.data.gather(value, fill=1.0) / unit[:, None]
+    return data.gather(value, fill=1.0) / unit[:, None]

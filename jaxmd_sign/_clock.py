@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._block import Block
-from ._solve import Outcome, integrate, outcome
+from ._solve import Outcome, integrate
 from ._stages import TrackedSolver, warmup_crossing
 
 
@@ -82,8 +82,8 @@ def block_limit(
     w = jnp.where(block.a > 0, w * jnp.sqrt(excess), w)
     w_ref, omega_ref = start[0], start[0]
     if tracked:
-        s, (w_at, z_at) = warmup_crossing(clock, solution.solver_state.warmup, rtol)
+        s, (w_at, z_at) = warmup_crossing(clock, solution.tracked.warmup, rtol)
         omega_at = block.rule.decode(block.a, clock.residual(s)[0], z_at)
-        reached = solution.solver_state.warmup.closed
+        reached = solution.tracked.warmup.closed
         w_ref, omega_ref = jnp.where(reached, w_at, w_ref), jnp.where(reached, omega_at, omega_ref)
-    return BlockLimit(w, omega, w_ref, omega_ref), outcome(solution)
+    return BlockLimit(w, omega, w_ref, omega_ref), solution.report

@@ -16,7 +16,7 @@ from ._dual import solve_dual
 from ._problem import Problem, full_rank
 from ._results import RESULTS, check, combine
 from ._rules import AbstractRule
-from ._solve import FOREVER, Outcome, integrate, outcome
+from ._solve import FOREVER, Outcome, integrate
 from ._stages import TrackedSolver, warmup_crossing
 
 LogWeights = tuple[Float[Array, " d"], Float[Array, " d"]]
@@ -110,14 +110,14 @@ def dense_limit(
     dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
     u_ref, v_ref, _ = flow.observe(flow.start())
     if tracked:
-        bracket = solution.solver_state.warmup
+        bracket = solution.tracked.warmup
         _, at = warmup_crossing(flow, bracket, rtol)
         u_at, v_at, _ = flow.observe(at)
         u_ref, v_ref = (
             jnp.where(bracket.closed, u_at, u_ref),
             jnp.where(bracket.closed, v_at, v_ref),
         )
-    report = outcome(solution)
+    report = solution.report
     finished = check(dual.converged, RESULTS.dual_not_converged)
     report = report._replace(result=combine(report.result, finished))
     growth = jnp.exp(dual.theta)

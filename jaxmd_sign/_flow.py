@@ -18,7 +18,7 @@ from ._mirror import mirror_map
 from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule
-from ._solve import FOREVER, Outcome, differentiable, integrate, outcome
+from ._solve import FOREVER, Outcome, Solved, differentiable, integrate
 from ._stages import TrackedSolver, stage_ends
 
 _NUM_TIMES = 201
@@ -131,8 +131,7 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
     run = _run_blocks if isinstance(problem.data, Blocks) else _run_dense
     with matmul_precision():
         if ts is None:
-            scout, _ = run(problem, rule, alpha, jnp.zeros(1, problem.dtype), settings)
-            end = lax.stop_gradient(jnp.max(scout.t_end))
+            end = _end_time(*lax.stop_gradient((problem, rule, alpha)), settings)
             ts = end * jnp.linspace(0, 1, _NUM_TIMES, dtype=problem.dtype)
         saved, report = run(problem, rule, alpha, ts, settings)
         u, v, signs, residual = saved.at
@@ -162,37 +161,68 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
     return Trajectory(ts=ts, result=result, stats=report.stats(), **mask_failed(result, values))
 
 
+def _settle(system, settings: _Settings, solver, saveat, adjoint) -> Solved:
+    """Integrate until residual and gradients are small."""
+    tolerance = 0.01 * settings.rtol
+    return integrate(
+        system,
+        solver,
+        0.0,
+        FOREVER,
+        system.start(),
+        settings.rtol,
+        settings.max_steps,
+        atol=settings.atol,
+        saveat=saveat,
+        adjoint=adjoint,
+        event=diffrax.Event(lambda t, y, args, **_: args.settled(y, tolerance)),
+    )
+
+
+def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
+    """When the slowest block settles, by a solve that saves nothing else."""
+    saveat, adjoint = diffrax.SaveAt(t1=True), settings.adjoint
+    if not isinstance(problem.data, Blocks):
+        flow = as_dense(problem, rule, alpha)
+        return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
+
+    def one_block(block):
+        flow = BlockFlow(block)
+        return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
+
+    batch = as_blocks(problem, rule, alpha)
+    unit = rule.time_unit(batch.units.weight, batch.units.gradient)
+    return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * jax.vmap(one_block)(batch.blocks))
+
+
+def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
+    if settings.solver is not None:
+        return settings.solver
+    blocks = isinstance(problem.data, Blocks)
+    return diffrax.Dopri8() if blocks else implicit_solver(settings.rtol)
+
+
 def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outcome]:
     """Integrate a system until it settles; save it at `ts`, and find where its gates close."""
     rtol = settings.rtol
     at_times = diffrax.SubSaveAt(ts=ts, fn=lambda t, y, args: args.observe(y))
-    solution = integrate(
-        system,
-        TrackedSolver(solver, adjoint),
-        0.0,
-        FOREVER,
-        system.start(),
-        rtol,
-        settings.max_steps,
-        atol=settings.atol,
-        saveat=diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)], solver_state=True),
-        adjoint=adjoint,
-        event=diffrax.Event(lambda t, y, args, **_: args.settled(y, 0.01 * rtol)),
-    )
+    saveat = diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)], solver_state=True)
+    solution = _settle(system, settings, TrackedSolver(solver, adjoint), saveat, adjoint)
     (_, t_end), (saved, end) = solution.ts, solution.ys
     end = system.observe(jax.tree.map(lambda leaf: leaf[0], end))
     reached = ts <= t_end[0]
     saved = jax.tree.map(
         lambda leaf, last: jnp.where(reached.reshape(-1, *[1] * last.ndim), leaf, last), saved, end
     )
-    return _Saved(saved, *stage_ends(system, solution.solver_state, rtol), t_end[0]), outcome(solution)
+    ends = stage_ends(system, solution.tracked, rtol)
+    return _Saved(saved, *ends, t_end[0]), solution.report
 
 
 def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
     """Every block in its own units, with its own steps; put together over the columns of X."""
     batch, data = as_blocks(problem, rule, alpha), problem.data
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
-    solver = diffrax.Dopri8() if settings.solver is None else settings.solver
+    solver = _solver(problem, settings)
 
     def solve(system, adjoint):
         block, ts = system
@@ -222,7 +252,7 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
 
 
 def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
-    solver = implicit_solver(settings.rtol) if settings.solver is None else settings.solver
+    solver = _solver(problem, settings)
 
     def solve(system, adjoint):
         flow, ts = system

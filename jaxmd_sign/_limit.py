@@ -114,7 +114,9 @@ def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> L
     )
     values = mask_failed(result, (limit.beta, limit.dual, limit.residual, limit.potential))
     return eqx.tree_at(
-        lambda l: (l.beta, l.dual, l.residual, l.potential, l.result), limit, (*values, result)
+        lambda at: (at.beta, at.dual, at.residual, at.potential, at.result),
+        limit,
+        (*values, result),
     )
 
 

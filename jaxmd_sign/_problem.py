@@ -134,7 +134,8 @@ class Problem(eqx.Module):
         """
         X, y = _matching(as_array("X", X, 2), as_array("y", y, 1))
         X, y = X.astype(self.dtype), y.astype(self.dtype)
-        data, shapes = self.data, {(self.num_examples, self.num_features)}
+        data = self.data
+        shapes: set[tuple[int, ...]] = {(self.num_examples, self.num_features)}
         if isinstance(data, Blocks):
             shapes.add(data.x.shape)
         if X.shape not in shapes:
@@ -199,8 +200,8 @@ def _kept_rows(X: np.ndarray, y: Float[Array, " n"]) -> np.ndarray:
         if unmet.size:
             row = int(unmet[0])
             raise ValueError(
-                f"X has a zero row {row} whose label y[{row}] = {float(y[row])} is not zero: no beta "
-                "fits it. Remove the row."
+                f"X has a zero row {row} whose label y[{row}] = {float(y[row])} is not zero: no "
+                "beta fits it. Remove the row."
             )
     if np.all(empty):
         raise ValueError("X must have a non-zero row, but every row is zero.")

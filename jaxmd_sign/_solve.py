@@ -15,40 +15,6 @@ from ._transpose import transposable
 FOREVER = 1e30  # a final time that no flow reaches: it settles before
 
 
-def integrate(
-    system: Any,
-    solver: diffrax.AbstractSolver,
-    t0: float,
-    t1: float,
-    y0: PyTree,
-    rtol: float,
-    max_steps: int,
-    *,
-    atol: float | None = None,
-    **options: Any,
-) -> diffrax.Solution:
-    """Adaptive Diffrax solve of `system.field`, the tolerance held by every component."""
-    defaults = {"saveat": diffrax.SaveAt(t1=True), "adjoint": diffrax.ForwardMode()}
-    atol = rtol if atol is None else atol
-    return diffrax.diffeqsolve(
-        diffrax.ODETerm(_field),
-        solver,
-        t0,
-        t1,
-        None,
-        y0,
-        system,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=optx.max_norm),
-        max_steps=max_steps,
-        throw=False,
-        **(defaults | options),
-    )
-
-
-def _field(t, y, system):
-    return system.field(t, y)
-
-
 class Outcome(NamedTuple):
     """What a solve reports beside its values."""
 
@@ -61,14 +27,55 @@ class Outcome(NamedTuple):
         return {name: getattr(self, name) for name in self._fields if name != "result"}
 
 
-def outcome(solution: diffrax.Solution) -> Outcome:
-    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
-    result = RESULTS.promote(solution.result)
-    stopped = result == RESULTS.event_occurred
-    return Outcome(
-        RESULTS.where(stopped, RESULTS.successful, result),
-        *(jnp.asarray(solution.stats[name]) for name in names),
+class Solved(NamedTuple):
+    """Saved times and states, the final state of a `TrackedSolver`, and the report."""
+
+    ts: Any
+    ys: Any
+    tracked: Any
+    report: Outcome
+
+
+def integrate(
+    system: Any,
+    solver: diffrax.AbstractSolver,
+    t0: float,
+    t1: float,
+    y0: PyTree,
+    rtol: float,
+    max_steps: int,
+    *,
+    atol: float | None = None,
+    saveat: diffrax.SaveAt | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    event: diffrax.Event | None = None,
+) -> Solved:
+    """Adaptive Diffrax solve of `system.field`, the tolerance held by every component."""
+    atol = rtol if atol is None else atol
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(_field),
+        solver,
+        t0,
+        t1,
+        None,
+        y0,
+        system,
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=optx.max_norm),
+        saveat=diffrax.SaveAt(t1=True) if saveat is None else saveat,
+        adjoint=diffrax.ForwardMode() if adjoint is None else adjoint,
+        event=event,
+        max_steps=max_steps,
+        throw=False,
     )
+    result = RESULTS.promote(solution.result)
+    result = RESULTS.where(result == RESULTS.event_occurred, RESULTS.successful, result)
+    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
+    report = Outcome(result, *(jnp.asarray(solution.stats[name]) for name in names))
+    return Solved(solution.ts, solution.ys, solution.solver_state, report)
+
+
+def _field(t, y, system):
+    return system.field(t, y)
 
 
 def differentiable(

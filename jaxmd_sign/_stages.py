@@ -20,9 +20,9 @@ from ._solve import integrate
 class Gated(Protocol):
     """A vector field with gates, as a solver sees it."""
 
-    def field(self, t: Float[Array, ""], y: PyTree) -> PyTree: ...
+    def field(self, t: Float[Array, ""], y: PyTree, /) -> PyTree: ...
 
-    def gates(self, t: Float[Array, ""], y: PyTree) -> Float[Array, "2 k"]: ...
+    def gates(self, t: Float[Array, ""], y: PyTree, /) -> Float[Array, "2 k"]: ...
 
 
 class Bracket(NamedTuple):
@@ -80,7 +80,7 @@ class TrackedSolver(diffrax.AbstractAdaptiveSolver):
 
     def init(self, terms, t0, t1, y0, args):
         each = args.gates(t0, y0).shape[1:]
-        here = Bracket(t0, y0, jnp.array(False))
+        here = Bracket(jnp.asarray(t0), y0, jnp.array(False))
         sign = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, each + jnp.shape(leaf)), here)
         return TrackedState(self.solver.init(terms, t0, t1, y0, args), here, sign)
 
@@ -89,7 +89,7 @@ class TrackedSolver(diffrax.AbstractAdaptiveSolver):
             terms, t0, t1, y0, args, solver_state.solver, made_jump
         )
         (omega0, w0), (omega1, w1) = args.gates(t0, y0), args.gates(t1, y1)
-        here = Bracket(t0, y0, jnp.array(True))
+        here = Bracket(jnp.asarray(t0), y0, jnp.array(True))
         open0, open1 = jnp.any(omega0 > 0), jnp.any(omega1 > 0)
         warmup = _where(open0 & ~open1 & ~solver_state.warmup.closed, here, solver_state.warmup)
         sign = jax.vmap(_where, in_axes=(0, None, 0))((w0 > 0) & (w1 <= 0), here, solver_state.sign)

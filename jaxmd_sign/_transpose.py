@@ -10,10 +10,10 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
+Solve = Callable[..., tuple[PyTree, PyTree]]
 
-def transposable(
-    solve: Callable[..., tuple[PyTree, PyTree]],
-) -> Callable[..., tuple[PyTree, PyTree]]:
+
+def transposable(solve: Solve) -> Solve:
     """`solve(*arrays) -> (outputs, aux)` with a derivative that transposes.
 
     The tangent of the outputs is their small Jacobian, taken in forward mode beside the values in
@@ -35,15 +35,13 @@ def transposable(
             jax.tree.map(partial(_contract, tangent=tangents[i]), jacobian)
             for i, jacobian in zip(moving, jacobians, strict=True)
         ]
-        tangent = jax.tree.map(
-            lambda *terms: sum(terms), jax.tree.map(jnp.zeros_like, out), *contributions
-        )
+        tangent = jax.tree.map(lambda *terms: sum(terms), *contributions)
         return (out, aux), (tangent, jax.tree.map(_zero_tangent, aux))
 
     return wrapped
 
 
-def _with_jacobians(solve: Callable, moving: tuple[int, ...]) -> Callable:
+def _with_jacobians(solve: Solve, moving: tuple[int, ...]) -> Solve:
     """`solve` with the Jacobians of its outputs in the arguments `moving` beside them."""
 
     def solve_and_jacobians(*args: Array) -> tuple[PyTree, PyTree]:
@@ -71,12 +69,11 @@ def _tie(outputs: PyTree, args: tuple[Array, ...]) -> PyTree:
     JAX 0.10 mixes up the axes of a batched custom_jvp, under jit and differentiated twice, if one
     of its outputs is constant over the batch, as a second derivative easily is.
     """
-    zero = sum(0 * jnp.sum(arg) for arg in args)
+    zero = jnp.sum(jnp.stack([0 * jnp.sum(arg) for arg in args]))
 
     def tie(leaf: Array) -> Array:
-        return leaf + (zero if jnp.issubdtype(leaf.dtype, jnp.floating) else (zero > 1)).astype(
-            leaf.dtype
-        )
+        nothing = zero if jnp.issubdtype(leaf.dtype, jnp.floating) else zero > 1
+        return leaf + nothing.astype(leaf.dtype)
 
     return jax.tree.map(tie, outputs)
 
