@@ -50,8 +50,8 @@ def check_assumptions(problem: Problem, epsilon: ArrayLike, alpha: ArrayLike) ->
 
     !!! example
         >>> case = check_assumptions(Problem([[1.3, 0.7]], [1.0]), 0.01, 0.05)
-        >>> bool(case.smallness), float(case.smallness_margin.round(4))
-        (True, 0.4286)
+        >>> case.smallness, case.smallness_margin.round(4)
+        (Array(True, dtype=bool), Array(0.4286, dtype=float64))
     """
     epsilon = as_positive("epsilon", epsilon, problem.dtype)
     alpha = as_positive("alpha", alpha, problem.dtype)

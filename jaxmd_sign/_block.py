@@ -41,8 +41,8 @@ def block_units(x: Float[Array, "n k"], y: Float[Array, " n"]) -> Units:
 class Block(eqx.Module):
     """Data, start and rule of one block (k columns, padded ones have a = 0), in its units."""
 
-    a: Float[Array, " k"]
-    target: Float[Array, ""]
+    a: Float[Array, "*batch k"]
+    target: Float[Array, "*batch"]
     alpha: Float[Array, "..."]
     rule: AbstractRule
 

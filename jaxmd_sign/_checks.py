@@ -4,6 +4,7 @@ Concrete bad values raise `ValueError`. Traced values cannot be looked at: they 
 non-zero `result` and NaN (see `_results`), so that nothing on a batch path calls back to the host.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float
+
+Numbers = ArrayLike | Sequence[Any]
+"""What can be made an array: also nested lists."""
 
 
 def is_traced(*values: Any) -> bool:
@@ -34,43 +38,57 @@ def usable_dtype(dtype: DTypeLike) -> np.dtype:
     return np.dtype(np.float64)
 
 
-def as_array(name: str, value: ArrayLike, ndim: int) -> Float[Array, "..."]:
+def as_array(name: str, value: Numbers, ndim: int) -> Float[Array, "..."]:
     """`value` as a float array with `ndim` axes, all of it finite."""
+    array = jnp.asarray(value) if is_traced(value) else _as_numpy(name, value)
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, but has shape {array.shape}.")
+    if isinstance(array, np.ndarray) and not np.all(np.isfinite(array)):
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} must be finite, but entry {where} is {array[where]}.")
+    return jnp.asarray(array, dtype=usable_dtype(array.dtype))
+
+
+def _as_numpy(name: str, value: Numbers) -> np.ndarray:
+    """A concrete value as a NumPy array of float32 if it is that, else of float64.
+
+    Values are looked at with NumPy: under `jit`, operations of JAX on them would be traced.
+    """
+    dtype = np.float32 if getattr(value, "dtype", None) == np.float32 else np.float64
     try:
-        array = value if isinstance(value, jax.Array) else np.asarray(value, dtype=_kind(value))
+        return np.asarray(value, dtype=dtype)
     except (TypeError, ValueError):
         raise ValueError(
             f"{name} must be an array of numbers, all rows of one length, but is not."
         ) from None
-    if array.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} axes, but has shape {array.shape}.")
-    array = jnp.asarray(array, dtype=usable_dtype(array.dtype))
-    if not is_traced(array) and not bool(jnp.all(jnp.isfinite(array))):
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(np.asarray(array)))[0])
-        raise ValueError(f"{name} must be finite, but entry {where} is {array[where]}.")
-    return array
 
 
-def _kind(value: ArrayLike) -> DTypeLike:
-    dtype = getattr(value, "dtype", None)
-    return np.float32 if dtype == np.float32 else np.float64
-
-
-def as_positive(name: str, value: ArrayLike, dtype: DTypeLike | None = None) -> Float[Array, "..."]:
+def as_positive(name: str, value: Numbers, dtype: DTypeLike | None = None) -> Float[Array, "..."]:
     """`value`, a scalar or one number per coordinate, as a positive, finite float array."""
-    try:
-        array = jnp.asarray(value, dtype=dtype)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a positive number, but is {value!r}.") from None
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
+    if is_traced(value):
+        array = jnp.asarray(value)
+    else:
+        try:
+            array = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} must be a positive number, but is {value!r}.") from None
     if array.ndim > 1:
         raise ValueError(
             f"{name} must be a scalar or have one entry per coordinate, but has shape "
             f"{array.shape}. Batch it with jax.vmap."
         )
-    if not is_traced(array) and not bool(jnp.all((array > 0) & jnp.isfinite(array))):
+    if isinstance(array, np.ndarray) and not np.all((array > 0) & np.isfinite(array)):
         raise ValueError(f"{name} must be positive and finite, but is {value}.")
+    return jnp.asarray(array, dtype=float if dtype is None else dtype)
+
+
+def as_times(ts: Numbers) -> Float[Array, " T"]:
+    """Increasing times from 0 on."""
+    array = as_array("ts", ts, 1)
+    if not is_traced(ts):
+        values = np.asarray(ts)
+        if not (values.size and values[0] >= 0 and np.all(np.diff(values) >= 0)):
+            raise ValueError("ts must be a non-empty, increasing array of times from 0 on.")
     return array
 
 

@@ -82,7 +82,7 @@ def block_limit(
     w = jnp.where(block.a > 0, w * jnp.sqrt(excess), w)
     w_ref, omega_ref = start[0], start[0]
     if tracked:
-        s, (w_at, z_at) = warmup_crossing(clock, solution.tracked.warmup, rtol)
+        s, (w_at, z_at) = warmup_crossing(clock, solution.tracked.warmup)
         omega_at = block.rule.decode(block.a, clock.residual(s)[0], z_at)
         reached = solution.tracked.warmup.closed
         w_ref, omega_ref = jnp.where(reached, w_at, w_ref), jnp.where(reached, omega_at, omega_ref)

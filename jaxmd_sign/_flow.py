@@ -7,13 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from ._block import BlockFlow, as_blocks
-from ._checks import all_finite, as_array, is_traced, usable_rtol, usable_steps
+from ._checks import Numbers, all_finite, as_times, usable_rtol, usable_steps
 from ._dense import as_dense, implicit_solver
-from ._inputs import prepare, usable_input
+from ._inputs import made_usable, prepare
 from ._mirror import mirror_map
 from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
@@ -58,13 +57,13 @@ class Trajectory(eqx.Module):
 def solve_trajectory(
     problem: Problem,
     rule: AbstractRule,
-    alpha: ArrayLike,
+    alpha: Numbers,
     *,
-    ts: ArrayLike | None = None,
+    ts: Numbers | None = None,
     solver: diffrax.AbstractAdaptiveSolver | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    max_steps: int = 16384,
+    max_steps: int = 65536,
     adjoint: diffrax.AbstractAdjoint | None = None,
     throw: bool = False,
 ) -> Trajectory:
@@ -79,7 +78,7 @@ def solve_trajectory(
     - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`.
     - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
     - `ts`: increasing times at which to save, shape (T,); 201 times from 0 to `t_end` by default.
-    - `solver`: a Diffrax solver; `Dopri8` for blocks and `Kvaerno5` for other X by default.
+    - `solver`: a Diffrax solver; `Dopri8` for blocks and `Kvaerno3` for other X by default.
     - `rtol`, `atol`: tolerances, 1e-8 in float64 and 1e-5 in float32 by default. They hold for
         weights in units of √(Y/Σ|x|) and for logarithms of weights.
     - `max_steps`: most solver steps (per block).
@@ -93,16 +92,14 @@ def solve_trajectory(
     !!! example
         >>> flow = solve_trajectory(Problem([[1.3, 0.7]], [1.0]), SmoothedSign(0.1), 0.05)
         >>> flow.beta[-1].round(4)
-        Array([0.5363, 0.4326], dtype=float64)
+        Array([0.6021, 0.3104], dtype=float64)
     """
     rule, alpha = prepare(problem, rule, alpha)
     rtol = usable_rtol(rtol, problem.dtype)
     atol = rtol if atol is None else usable_rtol(atol, problem.dtype)
     settings = _Settings(solver, rtol, atol, usable_steps(max_steps), adjoint)
     if ts is not None:
-        ts = as_array("ts", ts, 1).astype(problem.dtype)
-        if not is_traced(ts) and not (ts.size and ts[0] >= 0 and bool(jnp.all(jnp.diff(ts) >= 0))):
-            raise ValueError("ts must be a non-empty, increasing array of times from 0 on.")
+        ts = as_times(ts).astype(problem.dtype)
     flow = _solve_trajectory(problem, rule, alpha, ts, settings)
     if throw:
         flow = flow.result.error_if(flow, flow.result != RESULTS.successful)
@@ -128,6 +125,7 @@ class _Saved(NamedTuple):
 
 @eqx.filter_jit
 def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajectory:
+    ok, problem, rule, alpha = made_usable(problem, rule, alpha)
     run = _run_blocks if isinstance(problem.data, Blocks) else _run_dense
     with matmul_precision():
         if ts is None:
@@ -142,7 +140,7 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
             dual = mirror_map(rule.potential(alpha**2, alpha), beta)
     nowhere = 0 if rule.has_epsilon else jnp.nan
     result = combine(
-        check(usable_input(problem, rule, alpha), RESULTS.bad_input),
+        check(ok, RESULTS.bad_input),
         worst(report.result),
         check(all_finite(u, v), RESULTS.not_finite),
     )
@@ -204,18 +202,18 @@ def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
 
 def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outcome]:
     """Integrate a system until it settles; save it at `ts`, and find where its gates close."""
-    rtol = settings.rtol
-    at_times = diffrax.SubSaveAt(ts=ts, fn=lambda t, y, args: args.observe(y))
-    saveat = diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)], solver_state=True)
+    at_times, at_end = diffrax.SubSaveAt(ts=ts), diffrax.SubSaveAt(t1=True)
+    saveat = diffrax.SaveAt(subs=[at_times, at_end], solver_state=True)
     solution = _settle(system, settings, TrackedSolver(solver, adjoint), saveat, adjoint)
-    (_, t_end), (saved, end) = solution.ts, solution.ys
-    end = system.observe(jax.tree.map(lambda leaf: leaf[0], end))
-    reached = ts <= t_end[0]
-    saved = jax.tree.map(
-        lambda leaf, last: jnp.where(reached.reshape(-1, *[1] * last.ndim), leaf, last), saved, end
+    (_, t_end), (states, end) = solution.ts, solution.ys
+    reached = ts <= t_end
+    states = jax.tree.map(
+        lambda leaf, last: jnp.where(reached.reshape(-1, *[1] * (last.ndim - 1)), leaf, last),
+        states,
+        end,
     )
-    ends = stage_ends(system, solution.tracked, rtol)
-    return _Saved(saved, *ends, t_end[0]), solution.report
+    ends = stage_ends(system, solution.tracked)
+    return _Saved(jax.vmap(system.observe)(states), *ends, t_end[0]), solution.report
 
 
 def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:

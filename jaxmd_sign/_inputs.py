@@ -1,16 +1,16 @@
 """What every solve is given: problem, rule and α, checked and in one dtype."""
 
 import jax
-from jax.typing import ArrayLike
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ._checks import all_finite, all_positive, as_positive, matches_coordinates
+from ._checks import Numbers, all_finite, all_positive, as_positive, matches_coordinates
 from ._problem import Problem
 from ._rules import AbstractRule
 
 
 def prepare(
-    problem: Problem, rule: AbstractRule, alpha: ArrayLike
+    problem: Problem, rule: AbstractRule, alpha: Numbers
 ) -> tuple[AbstractRule, Float[Array, "..."]]:
     """Rule and α checked and in the problem's dtype."""
     if not isinstance(problem, Problem):
@@ -27,9 +27,22 @@ def prepare(
     return rule.map_epsilon(cast), alpha
 
 
-def usable_input(
+def made_usable(
     problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]
-) -> Bool[Array, ""]:
-    """Whether traced values are what concrete ones must be."""
-    data, *_ = jax.tree.leaves(problem.data)
-    return all_positive(alpha, *jax.tree.leaves(rule)) & all_finite(problem.y, data)
+) -> tuple[Bool[Array, ""], Problem, AbstractRule, Float[Array, "..."]]:
+    """Whether traced values are what concrete ones must be, and harmless ones where they are not.
+
+    A bad member of a batch must not keep the others waiting in a loop that cannot end, nor send
+    NaN into their derivatives.
+    """
+    data, *indices = jax.tree.leaves(problem.data)
+    ok = all_positive(alpha, *jax.tree.leaves(rule)) & all_finite(problem.y, data)
+
+    def harmless(value: Array) -> Array:
+        return jnp.where(ok, value, 1)
+
+    leaves = [harmless(data), *indices]
+    safe = Problem(
+        jax.tree.unflatten(jax.tree.structure(problem.data), leaves), harmless(problem.y)
+    )
+    return ok, safe, rule.map_epsilon(harmless), harmless(alpha)

@@ -4,15 +4,14 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ._block import as_blocks
-from ._checks import all_finite, usable_rtol, usable_steps
+from ._checks import Numbers, all_finite, usable_rtol, usable_steps
 from ._clock import block_limit
 from ._dense import as_dense, dense_limit
 from ._dual import minimize_potential
-from ._inputs import prepare, usable_input
+from ._inputs import made_usable, prepare
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
@@ -48,11 +47,11 @@ class Limit(eqx.Module):
 def solve_limit(
     problem: Problem,
     rule: AbstractRule,
-    alpha: ArrayLike,
+    alpha: Numbers,
     *,
     rtol: float | None = None,
     reference: str = "start",
-    max_steps: int = 4096,
+    max_steps: int = 65536,
     adjoint: diffrax.AbstractAdjoint | None = None,
     throw: bool = False,
 ) -> Limit:
@@ -83,7 +82,7 @@ def solve_limit(
     !!! example
         >>> limit = solve_limit(Problem([[1.3, 0.7]], [1.0]), SmoothedSign(0.1), 0.05)
         >>> limit.beta.round(4)
-        Array([0.5363, 0.4326], dtype=float64)
+        Array([0.6021, 0.3104], dtype=float64)
     """
     rule, alpha = prepare(problem, rule, alpha)
     if reference not in ("start", "warmup"):
@@ -99,6 +98,7 @@ def solve_limit(
 
 @eqx.filter_jit
 def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
+    ok, problem, rule, alpha = made_usable(problem, rule, alpha)
     with matmul_precision():
         if isinstance(rule, GradientDescent):
             limit = _gradient_descent(problem, alpha)
@@ -108,7 +108,7 @@ def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> L
             limit = _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint)
     finite = all_finite(limit.beta, limit.dual)
     result = combine(
-        check(usable_input(problem, rule, alpha), RESULTS.bad_input),
+        check(ok, RESULTS.bad_input),
         limit.result,
         check(finite, RESULTS.not_finite),
     )

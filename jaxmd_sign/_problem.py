@@ -6,10 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from ._checks import as_array, is_traced
+from ._checks import Numbers, as_array, is_traced
 
 
 class Blocks(eqx.Module):
@@ -29,7 +28,7 @@ class Blocks(eqx.Module):
         """Entries of a vector over the columns of X, block by block."""
         return values.at[self.columns].get(mode="fill", fill_value=fill)
 
-    def scatter(self, values: Float[Array, "n k"], dead: ArrayLike) -> Float[Array, " d"]:
+    def scatter(self, values: Float[Array, "n k"], dead: Numbers) -> Float[Array, " d"]:
         """The vector over the columns of X; `dead` fills the columns that are zero in every row."""
         dead = jnp.broadcast_to(jnp.asarray(dead, values.dtype), (self.num_features,))
         return dead.at[self.columns].set(values, mode="drop")
@@ -76,7 +75,7 @@ class Problem(eqx.Module):
     data: Blocks | Dense
     y: Float[Array, " n"]
 
-    def __init__(self, X: ArrayLike | Blocks | Dense, y: ArrayLike):
+    def __init__(self, X: Numbers | Blocks | Dense, y: Numbers):
         if isinstance(X, Blocks | Dense):
             self.data, self.y = X, y  # pyright: ignore[reportAttributeAccessIssue]
             return
@@ -84,14 +83,13 @@ class Problem(eqx.Module):
         if is_traced(X):
             self.data, self.y = Dense(X), y
             return
-        kept = _kept_rows(np.asarray(X), y)
-        X, y = X[kept], y[kept]
-        blocks = _find_blocks(X)
-        self.data = blocks if blocks is not None else _check_interpolator(X, y)
-        self.y = y
+        values, kept = _kept_rows(X, y)
+        self.y = y if kept is None else y[kept]
+        blocks = _find_blocks(values)
+        self.data = blocks if blocks is not None else _check_interpolator(values, self.y)
 
     @classmethod
-    def from_blocks(cls, x: ArrayLike, y: ArrayLike) -> "Problem":
+    def from_blocks(cls, x: Numbers, y: Numbers) -> "Problem":
         """A block problem in compact form: row i of x holds the entries of block i.
 
         **Arguments:**
@@ -109,14 +107,15 @@ class Problem(eqx.Module):
         x, y = _matching(as_array("x", x, 2), as_array("y", y, 1))
         n, k = x.shape
         columns = jnp.arange(n * k).reshape(n, k)
-        mask = jnp.ones((n, k), bool)
-        if not is_traced(x):
-            kept = _kept_rows(np.asarray(x), y)
-            mask = (x != 0)[kept]
-            x, y, columns = x[kept], y[kept], jnp.where(mask, columns[kept], n * k)
-        return cls(Blocks(x, columns, mask, n * k), y)
+        if is_traced(x):
+            return cls(Blocks(x, columns, jnp.ones((n, k), bool), n * k), y)
+        values, kept = _kept_rows(x, y)
+        if kept is not None:
+            y, columns = y[kept], columns[kept]
+        mask = jnp.asarray(values != 0)
+        return cls(Blocks(jnp.asarray(values), jnp.where(mask, columns, n * k), mask, n * k), y)
 
-    def with_data(self, X: ArrayLike, y: ArrayLike) -> "Problem":
+    def with_data(self, X: Numbers, y: Numbers) -> "Problem":
         """The same structure with other values, traced or not.
 
         **Arguments:**
@@ -190,46 +189,50 @@ def _matching(X: Float[Array, "n d"], y: Float[Array, " m"]) -> tuple[Array, Arr
     return X.astype(dtype), y.astype(dtype)
 
 
-def _kept_rows(X: np.ndarray, y: Float[Array, " n"]) -> np.ndarray:
-    """Indices of the rows that constrain β; a zero row with another label than 0 cannot be met."""
-    empty = ~np.any(X != 0, axis=1)
+def _kept_rows(
+    X: Float[Array, "n d"], y: Float[Array, " n"]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The concrete rows of X that constrain β, and their indices (None for all)."""
+    values = np.asarray(X)
+    empty = ~np.any(values != 0, axis=1)
     if not np.any(empty):
-        return np.arange(X.shape[0])
+        return values, None
     if not is_traced(y):
         unmet = np.flatnonzero(empty & (np.asarray(y) != 0))
         if unmet.size:
             row = int(unmet[0])
             raise ValueError(
-                f"X has a zero row {row} whose label y[{row}] = {float(y[row])} is not zero: no "
-                "beta fits it. Remove the row."
+                f"X has a zero row {row} whose label y[{row}] = {float(np.asarray(y)[row])} is not "
+                "zero: no beta fits it. Remove the row."
             )
     if np.all(empty):
         raise ValueError("X must have a non-zero row, but every row is zero.")
     rows = np.flatnonzero(empty).tolist()
     warnings.warn(f"X: dropped the zero rows {rows} with label 0; they say nothing.", stacklevel=4)
-    return np.flatnonzero(~empty)
+    kept = np.flatnonzero(~empty)
+    return values[kept], kept
 
 
-def _find_blocks(X: Float[Array, "n d"]) -> Blocks | None:
+def _find_blocks(X: np.ndarray) -> Blocks | None:
     """The compact form of X if its rows are disjoint (Assumption 3.2), else None."""
-    nonzero = np.asarray(X) != 0
+    nonzero = X != 0
     if np.any(nonzero.sum(axis=0) > 1):
         return None
-    (n, d), sizes = X.shape, nonzero.sum(axis=1)
+    d, sizes = X.shape[1], nonzero.sum(axis=1)
     mask = np.arange(sizes.max()) < sizes[:, None]
-    columns = np.full(mask.shape, d)
+    columns, x = np.full(mask.shape, d), np.zeros(mask.shape, X.dtype)
     columns[mask] = np.nonzero(nonzero)[1]
-    x = X.at[np.arange(n)[:, None], columns].get(mode="fill", fill_value=0.0)
-    return Blocks(x, jnp.asarray(columns), jnp.asarray(mask), d)
+    x[mask] = X[nonzero]
+    return Blocks(jnp.asarray(x), jnp.asarray(columns), jnp.asarray(mask), d)
 
 
-def _check_interpolator(X: Float[Array, "n d"], y: Float[Array, " n"]) -> Dense:
+def _check_interpolator(X: np.ndarray, y: Float[Array, " n"]) -> Dense:
     """General X with a basis of its range where rank-deficient; refuse y outside the range."""
-    left, singular, _ = np.linalg.svd(np.asarray(X), full_matrices=False)
+    left, singular, _ = np.linalg.svd(X, full_matrices=False)
     floor = singular[0] * max(X.shape) * np.finfo(X.dtype).eps
     rank = int(np.sum(singular > floor))
     if rank == X.shape[0]:
-        return Dense(X)
+        return Dense(jnp.asarray(X))
     basis = left[:, :rank]
     if not is_traced(y):
         labels = np.asarray(y)
@@ -239,7 +242,7 @@ def _check_interpolator(X: Float[Array, "n d"], y: Float[Array, " n"]) -> Dense:
                 f"X, y have no interpolator: X ({X.shape[0]} rows, rank {rank}) cannot reach y "
                 f"(distance {outside:.2g}). Remove conflicting rows, or add features."
             )
-    return Dense(X, jnp.asarray(basis))
+    return Dense(jnp.asarray(X), jnp.asarray(basis))
 
 
 def full_rank(problem: Problem) -> tuple[Float[Array, "r d"], Float[Array, " r"]]:

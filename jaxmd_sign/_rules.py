@@ -11,10 +11,9 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_positive
+from ._checks import Numbers, as_positive
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._omega import inverse_shifted_log
 
@@ -96,7 +95,7 @@ class SmoothedSign(AbstractRule):
     epsilon: Float[Array, "..."]
     has_epsilon = True
 
-    def __init__(self, epsilon: ArrayLike):
+    def __init__(self, epsilon: Numbers):
         self.epsilon = as_positive("epsilon", epsilon)
 
     def potential(self, delta, alpha):

@@ -6,7 +6,7 @@ from that step down to 0, which ends exactly at the crossing (Hénon's trick): n
 grid, and derivatives of the crossing come out right by themselves.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ._solve import integrate
+# An accepted step is smooth at the tolerance; a few shorter ones cross it at the same accuracy.
+_CROSSING_STEPS = 6
 
 
+@runtime_checkable
 class Gated(Protocol):
     """A vector field with gates, as a solver sees it."""
 
@@ -101,18 +103,16 @@ def _where(pred: Bool[Array, ""], new: Bracket, old: Bracket) -> Bracket:
 
 
 def warmup_crossing(
-    system: Gated, bracket: Bracket, rtol: float
+    system: Gated, bracket: Bracket
 ) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
     """Time and state at T₁: the last of the ω-gates that close in the bracketing step."""
     k = system.gates(bracket.t, bracket.y).shape[1]
-    ts, ys = jax.vmap(lambda i: _crossing(system, i, bracket, rtol))(jnp.arange(k))
+    ts, ys = jax.vmap(lambda i: _crossing(system, i, bracket))(jnp.arange(k))
     last = jnp.argmax(ts)
     return ts[last], jax.tree.map(lambda leaf: leaf[last], ys)
 
 
-def stage_ends(
-    system: Gated, tracked: TrackedState, rtol: float
-) -> tuple[Float[Array, ""], Float[Array, " k"]]:
+def stage_ends(system: Gated, tracked: TrackedState) -> tuple[Float[Array, ""], Float[Array, " k"]]:
     """T₁, and T₂ of each coordinate; 0 for gates that were never open."""
     k = tracked.sign.t.shape[0]
     brackets = jax.tree.map(
@@ -120,19 +120,31 @@ def stage_ends(
         tracked.warmup,
         tracked.sign,
     )
-    ts, _ = jax.vmap(lambda i, at: _crossing(system, i, at, rtol))(jnp.arange(2 * k), brackets)
+    ts, _ = jax.vmap(lambda i, at: _crossing(system, i, at))(jnp.arange(2 * k), brackets)
     return jnp.max(ts[:k]), ts[k:]
 
 
 def _crossing(
-    system: Gated, index: Array, bracket: Bracket, rtol: float
+    system: Gated, index: Array, bracket: Bracket
 ) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
     """Time and state where one gate closes, from the start of the step in which it does."""
     start = (bracket.t, bracket.y)
     height = system.gates(*start).ravel()[index]
     active = bracket.closed & (height > 0)
     clock = _GateClock(system, index, jnp.where(active, height, 0), active)
-    solution = integrate(clock, diffrax.Dopri8(), 0.0, 1.0, start, rtol, 256)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, clock: clock.field(t, y)),
+        diffrax.Dopri8(),
+        0.0,
+        1.0,
+        1 / _CROSSING_STEPS,
+        start,
+        clock,
+        stepsize_controller=diffrax.ConstantStepSize(),
+        adjoint=diffrax.ForwardMode(),
+        max_steps=_CROSSING_STEPS + 1,
+        throw=False,
+    )
     return jax.tree.map(lambda leaf: leaf[0], solution.ys)
 
 

@@ -1,0 +1,171 @@
+"""General X: real data, agreement with the clock, rank deficiency, weights that come back."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference as ref
+
+from jaxmd_sign import RESULTS, Problem, SmoothedSign, kkt, load_problem, solve_limit
+from jaxmd_sign._problem import Dense
+
+DIABETES = Path(__file__).parent / "data" / "diabetes30_quadratic.csv"
+ALPHA = 0.05
+
+
+@jax.jit
+def limit(problem, epsilon, alpha):
+    return solve_limit(problem, SmoothedSign(epsilon), alpha)
+
+
+def relative(found, expected):
+    return np.max(np.abs(np.asarray(found) - expected)) / np.max(np.abs(expected))
+
+
+def infeasibility(problem, beta):
+    residual = np.asarray(problem.X) @ np.asarray(beta) - np.asarray(problem.y)
+    return np.linalg.norm(residual) / np.linalg.norm(problem.y)
+
+
+def square(seed, n=2, d=4):
+    """One shape for every small problem here, hence one program."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)), rng.normal(size=n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epsilon", [1e-2, 1e-3])
+def test_real_data(epsilon, record_property):
+    problem = load_problem(DIABETES)
+    assert problem.X.shape == (30, 64) and not problem.is_block_diagonal
+    found = limit(problem, epsilon, ALPHA)
+    assert found.result == RESULTS.successful
+    truth = ref.general_limit(problem.X, problem.y, epsilon, ALPHA)
+    error, gap = relative(found.beta, truth), infeasibility(problem, found.beta)
+    record_property("relative_error_infeasibility", (error, gap))
+    record_property("steps", int(found.stats["num_steps"]))
+    assert error <= 1e-5
+    assert gap <= 1e-6
+    # theta, delta and beta belong together, and theta_ref is s alpha.
+    np.testing.assert_allclose(
+        np.sign(found.dual) * (found.dual**2 - found.potential.delta), found.beta, atol=1e-12
+    )
+    side = np.sign(problem.X.T @ problem.y)
+    np.testing.assert_allclose(found.dual_reference, side * ALPHA, rtol=1e-14)
+
+
+BLOCK_X = np.array([[1.3, 0.0, -0.7, 0.0], [0.0, 0.6, 0.0, -0.9]])
+BLOCK_Y = np.array([1.0, -0.8])
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "alpha"), [(0.3, 0.2), (1e-2, 0.05), (1e-4, 0.05), (1e-2, 1e-3)]
+)
+def test_blocks_by_the_general_path_agree_with_the_clock(epsilon, alpha):
+    general = limit(Problem(Dense(jnp.asarray(BLOCK_X)), jnp.asarray(BLOCK_Y)), epsilon, alpha)
+    clock = limit(Problem(BLOCK_X, BLOCK_Y), epsilon, alpha)
+    assert general.result == clock.result == RESULTS.successful
+    for name in ("beta", "dual", "dual_reference"):
+        assert relative(getattr(general, name), getattr(clock, name)) < 1e-7, name
+    np.testing.assert_allclose(general.potential.delta, clock.potential.delta, rtol=0, atol=1e-7)
+    for row, columns in enumerate([[0, 2], [1, 3]]):
+        truth = ref.block_limit(BLOCK_X[row, columns], BLOCK_Y[row], epsilon, alpha).beta
+        np.testing.assert_allclose(general.beta[jnp.array(columns)], truth, rtol=0, atol=1e-7)
+
+
+def test_traced_X_gives_the_same_limit():
+    @jax.jit
+    def traced(X, y):
+        problem = Problem(X, y)
+        assert not problem.is_block_diagonal
+        return solve_limit(problem, SmoothedSign(1e-2), ALPHA).beta
+
+    clock = limit(Problem(BLOCK_X, BLOCK_Y), 1e-2, ALPHA).beta
+    assert relative(traced(BLOCK_X, BLOCK_Y), clock) < 1e-7
+
+
+@pytest.mark.parametrize("epsilon", [1e-2, 0.3])
+def test_consistent_rows_beyond_the_rank(epsilon):
+    """A repeated row weighs twice in the loss; the limit is that of this X, not of fewer rows."""
+    X, y = square(8)
+    repeated, labels = np.vstack([X, X[:1]]), np.append(y, y[0])
+    problem = Problem(repeated, labels)
+    found = limit(problem, epsilon, ALPHA)
+    assert found.result == RESULTS.successful
+    truth = ref.general_limit(repeated, labels, epsilon, ALPHA)
+    assert relative(found.beta, truth) < 1e-6
+    assert infeasibility(problem, found.beta) < 1e-10
+    fewer = ref.general_limit(X, y, epsilon, ALPHA)
+    assert relative(fewer, truth) > 1e-4  # or this test would not tell them apart
+    assert found.residual.shape == (3,)
+    report = kkt(problem, found)
+    change = np.asarray(found.dual - found.dual_reference)
+    outside = change - np.linalg.pinv(repeated) @ (repeated @ change)
+    np.testing.assert_allclose(report.stationarity, outside, atol=1e-12)
+    np.testing.assert_allclose(change - repeated.T @ report.multiplier, outside, atol=1e-12)
+
+
+def test_inconsistent_rows_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="no interpolator"):
+        Problem(rng.normal(size=(5, 3)), rng.normal(size=5))
+    # As many rows as that, but with labels that a beta fits.
+    X, beta = rng.normal(size=(5, 3)), np.array([0.5, -1.0, 0.2])
+    found = solve_limit(Problem(X, X @ beta), SmoothedSign(0.1), ALPHA)
+    assert found.result == RESULTS.successful
+    assert relative(found.beta, beta) < 1e-7
+
+
+def test_labels_zero():
+    X, _ = square(8)
+    found = limit(Problem(X, np.zeros(2)), 1e-2, ALPHA)
+    assert found.result == RESULTS.successful
+    np.testing.assert_array_equal(found.beta, np.zeros(4))
+
+
+@pytest.mark.parametrize("epsilon", [1e-2, 2e-3])
+def test_a_weight_that_decays_and_grows_back(epsilon):
+    """It falls below 1e-11 (1e-50 at the smaller epsilon) and ends above 0.1."""
+    X, y = square(3)
+    ts = np.geomspace(1e-3, 20, 60)
+    u, v = ref.general_trajectory(X, y, epsilon, ALPHA, ts, rtol=1e-10)
+    lowest = np.minimum.accumulate(np.stack([u, v]), axis=1)
+    assert np.any((lowest[:, -1] < 1e-11) & (np.stack([u, v])[:, -1] > 0.1))
+    found = limit(Problem(X, y), epsilon, ALPHA)
+    assert found.result == RESULTS.successful
+    assert relative(found.beta, ref.general_limit(X, y, epsilon, ALPHA)) < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_data(seed):
+    X, y = square(seed)
+    found = limit(Problem(X, y), 0.03, ALPHA)
+    assert found.result == RESULTS.successful
+    assert relative(found.beta, ref.general_limit(X, y, 0.03, ALPHA)) < 1e-6
+    assert infeasibility(Problem(X, y), found.beta) < 1e-10
+
+
+def beta_of(problem, epsilon):
+    return solve_limit(problem, SmoothedSign(epsilon), ALPHA).beta
+
+
+@jax.jit
+def derivatives(problem, epsilon, direction):
+    forward = jax.jvp(partial(beta_of, problem), (epsilon,), (jnp.ones_like(epsilon),))[1]
+    return forward, jax.grad(lambda e: beta_of(problem, e) @ direction)(epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [0.03, 0.3])
+def test_derivative_in_epsilon(epsilon):
+    X, y = square(1)
+    direction = np.random.default_rng(2).normal(size=4)
+    forward, backward = derivatives(Problem(X, y), epsilon, direction)
+    truth, error = ref.derivative(
+        lambda log: ref.general_limit(X, y, epsilon * np.exp(log), ALPHA), 0.0, step=0.02, levels=3
+    )
+    assert np.max(error) < 1e-6 * np.max(np.abs(truth))
+    assert relative(epsilon * forward, truth) < 1e-5
+    np.testing.assert_allclose(backward, forward @ direction, rtol=1e-10)

@@ -1,0 +1,295 @@
+"""Derivatives of limits in ε, α, X and y, in both modes, against differences of the reference."""
+
+from functools import cache
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference as ref
+
+import jaxmd_sign as jms
+
+# Blocks of two and three columns, interleaved.
+X = np.array([[1.3, 0, -0.7, 0, 0], [0, 0.4, 0, -0.8, 1.1]])
+Y = np.array([1.0, -0.8])
+PROBLEM = jms.Problem(X, Y)
+CASES = [(1e-3, 0.05), (0.1, 0.05), (1.0, 0.2)]
+BAD, STILL, EXACT = 3, 4, 5  # three more members of every batch
+
+
+def outputs(X, y, log_epsilon, log_alpha, **options):
+    """Squared KKT error, KKT error, and β (5)."""
+    problem, rule = PROBLEM.with_data(X, y), jms.SmoothedSign(jnp.exp(log_epsilon))
+    limit = jms.solve_limit(problem, rule, jnp.exp(log_alpha), **options)
+    error = jms.kkt(problem, limit).error
+    return jnp.concatenate([jnp.stack([error**2, error]), limit.beta])
+
+
+def squared_error(X, y, log_epsilon, log_alpha, **options):
+    return outputs(X, y, log_epsilon, log_alpha, **options)[0]
+
+
+@cache
+def batch():
+    """The cases, one whose ε is NaN, one with a label 0, and one whose blocks have one column."""
+    x, y = np.tile(X, (6, 1, 1)), np.tile(Y, (6, 1))
+    log_epsilon, log_alpha = np.log([*CASES, (np.nan, 0.05), (0.1, 0.05), (0.1, 0.05)]).T
+    y[STILL, 0] = 0
+    x[EXACT, 0, 2] = x[EXACT, 1, 1] = x[EXACT, 1, 3] = 0
+    return x, y, log_epsilon, log_alpha
+
+
+MODES = {"forward": jax.jacfwd, "reverse": jax.jacrev}
+each_mode = pytest.mark.parametrize("mode", MODES)
+each_case = pytest.mark.parametrize("case", range(len(CASES)))
+
+
+@cache
+def jacobians(mode, reference="start"):
+    """Derivatives of `outputs` in X, y, log ε and log α, of all members in one batch."""
+
+    def single(*args):
+        return MODES[mode](lambda *args: outputs(*args, reference=reference), (0, 1, 2, 3))(*args)
+
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(single))(*batch()))
+
+
+@cache
+def block_outputs(x, y, epsilon, alpha, reference):
+    limit = ref.block_limit(np.array(x), y, epsilon, alpha, reference)
+    return limit.kkt_error**2, limit.beta
+
+
+def reference_outputs(X, y, log_epsilon, log_alpha, reference):
+    total, beta = 0.0, np.zeros(X.shape[1])
+    for row, label in zip(X, y, strict=True):
+        block = tuple(row[row != 0]), label, np.exp(log_epsilon), np.exp(log_alpha)
+        square, beta[row != 0] = block_outputs(*block, reference)
+        total += square
+    return np.array([total, np.sqrt(total), *beta])
+
+
+@cache
+def truth(case, reference="start"):
+    """Central differences of the reference, in X, y, log ε and log α."""
+    args = [X, Y, *np.log(CASES[case])]
+
+    def differences(position, index=()):
+        value = np.asarray(args[position], float)
+
+        def at(entry):
+            moved = value.copy()
+            moved[index] = entry
+            return reference_outputs(*args[:position], moved, *args[position + 1 :], reference)
+
+        step = 0.1 * abs(value[index]) if position < 2 else 0.1
+        slope, uncertainty = ref.derivative(at, value[index], step=step, levels=4)
+        assert np.max(uncertainty) < 1e-7 * np.max(np.abs(slope))
+        return slope
+
+    in_X = np.zeros((7, *X.shape))
+    for index in zip(*np.nonzero(X), strict=True):
+        in_X[(slice(None), *index)] = differences(0, index)
+    in_y = np.stack([differences(1, (i,)) for i in range(2)], axis=-1)
+    return in_X, in_y, differences(2), differences(3)
+
+
+def assert_close(values, expected, tolerance=1e-5):
+    """Each derivative of each output, relative to the largest one with respect to that argument."""
+    for value, true in zip(values, expected, strict=True):
+        value, true = value.reshape(7, -1), true.reshape(7, -1)
+        # β of a block does not depend on the other one; its scale is that of all of β.
+        scale = np.max(np.abs(true), axis=1, keepdims=True)
+        scale[2:] = np.max(scale[2:])
+        assert np.max(np.abs(value - true) / scale) <= tolerance
+
+
+@each_case
+@each_mode
+def test_derivatives_are_those_of_the_reference(mode, case):
+    assert_close([leaf[case] for leaf in jacobians(mode)], truth(case))
+
+
+@each_mode
+def test_derivatives_with_the_warm_up_as_reference(mode):
+    case = 0
+    warmup = ref.block_limit(X[0, [0, 2]], Y[0], *CASES[case], "warmup")
+    assert np.all(warmup.w_ref > CASES[case][1])  # T1 > 0: it moves with every argument
+    values = [leaf[case] for leaf in jacobians(mode, "warmup")]
+    assert_close(values, truth(case, "warmup"))
+    assert abs(values[2][0] / jacobians(mode)[2][case, 0] - 1) > 1e-3
+
+
+def test_both_modes_agree_to_rounding():
+    for reference in ("start", "warmup"):
+        for forward, reverse in zip(
+            jacobians("forward", reference), jacobians("reverse", reference), strict=True
+        ):
+            np.testing.assert_allclose(forward, reverse, rtol=1e-10, atol=1e-12)
+
+
+@each_mode
+def test_derivatives_off_the_pattern_of_x_are_zero(mode):
+    in_X = jacobians(mode)[0][: len(CASES)]
+    assert np.all(in_X[..., X == 0] == 0)
+    assert np.all(np.any(in_X[..., X != 0] != 0, axis=1))
+
+
+@each_mode
+def test_a_bad_member_has_no_derivatives_and_spoils_no_others(mode):
+    """The others are compared with the reference above, in this very batch."""
+    values = outputs_of_batch()
+    assert np.all(np.isnan(values[BAD])) and np.all(np.isfinite(np.delete(values, BAD, axis=0)))
+    for leaf in jacobians(mode):
+        assert np.all(np.isfinite(np.delete(leaf, BAD, axis=0)))
+
+
+@cache
+def outputs_of_batch():
+    return np.asarray(jax.jit(jax.vmap(outputs))(*batch()))
+
+
+@each_mode
+def test_a_block_with_label_zero_follows_its_label(mode):
+    in_X, in_y, *others = (leaf[STILL] for leaf in jacobians(mode))
+    np.testing.assert_allclose(in_y[2:, 0], X[0] / np.sum(X[0] ** 2), rtol=1e-12)
+    columns = 2 + np.flatnonzero(X[0])
+    for leaf in (in_X, *others):
+        assert np.all(leaf[columns] == 0)
+    other = 2 + np.flatnonzero(X[1])
+    moved = [leaf[1][other] for leaf in jacobians(mode)]  # case 1 has the same ε and α
+    for leaf, same in zip((in_X, in_y, *others), moved, strict=True):
+        np.testing.assert_allclose(leaf[other], same, rtol=1e-9, atol=1e-12)
+
+
+@each_mode
+def test_the_error_has_derivative_zero_where_it_is_zero(mode):
+    assert outputs_of_batch()[EXACT, 1] <= 1e-14
+    for leaf in jacobians(mode):
+        assert np.all(np.abs(leaf[EXACT, :2]) <= 1e-12)
+
+
+# Alone, under jit: some arguments, and the reverse mode of the solver itself.
+
+
+def test_derivatives_of_one_solve():
+    args = [leaf[1] for leaf in batch()]
+    in_X, in_y, in_epsilon, in_alpha = (leaf[0] for leaf in truth(1))
+
+    @jax.jit
+    def forward(epsilon):
+        return jax.jvp(lambda e: squared_error(*args[:2], jnp.log(e), args[3]), (epsilon,), (1.0,))
+
+    value, slope = forward(0.1)
+    np.testing.assert_allclose(value, outputs_of_batch()[1, 0], rtol=1e-9)
+    np.testing.assert_allclose(slope, in_epsilon / 0.1, rtol=1e-5)
+    reverse = jax.jit(jax.grad(squared_error, (0, 1, 2, 3)))(*args)
+    for gradient, true in zip(reverse, (in_X, in_y, in_epsilon, in_alpha), strict=True):
+        np.testing.assert_allclose(gradient, true, rtol=1e-5, atol=1e-5 * np.max(np.abs(true)))
+
+
+def test_a_checkpointed_adjoint_gives_the_same_gradient():
+    adjoint = diffrax.RecursiveCheckpointAdjoint()
+
+    def through_the_solver(*args):
+        return squared_error(*args, adjoint=adjoint, max_steps=256)
+
+    args = [leaf[1] for leaf in batch()]
+    gradients = jax.jit(jax.grad(through_the_solver, (0, 1, 2, 3)))(*args)
+    for gradient, leaf in zip(gradients, jacobians("reverse"), strict=True):
+        np.testing.assert_allclose(gradient, leaf[1, 0], rtol=1e-9, atol=1e-12)
+
+
+def curvature(case):
+    """d²‖e‖²/d(log ε)² of the reference, from a polynomial through 13 of its values."""
+    log_epsilon, log_alpha = np.log(CASES[case])
+    nodes = 0.3 * np.polynomial.chebyshev.chebpts1(13)
+    values = [reference_outputs(X, Y, log_epsilon + t, log_alpha, "start")[0] for t in nodes]
+    fit = np.polynomial.Chebyshev.fit(nodes, values, 12)
+    np.testing.assert_allclose(fit.deriv()(0.0), truth(case)[2][0], rtol=1e-7)
+    return fit.deriv(2)(0.0)
+
+
+@pytest.mark.parametrize("outer", [jax.grad, jax.jacfwd], ids=["grad of grad", "jvp of grad"])
+def test_second_derivatives_in_epsilon(outer):
+    x, y, log_epsilon, log_alpha = (leaf[: len(CASES)] for leaf in batch())
+    second = jax.jit(jax.vmap(outer(jax.grad(squared_error, 2), 2)))(x, y, log_epsilon, log_alpha)
+    expected = [curvature(case) for case in range(len(CASES))]
+    np.testing.assert_allclose(second, expected, rtol=1e-3)
+
+
+# Gradient descent and general X.
+
+GAUSSIAN = np.random.default_rng(8).normal(size=(3, 6))
+LABELS = np.array([1.0, -0.8, 0.5])
+
+
+@each_mode
+@pytest.mark.parametrize("kind", ["blocks", "general"])
+def test_derivatives_of_the_limit_of_gradient_descent(kind, mode):
+    data, labels = (X, Y) if kind == "blocks" else (GAUSSIAN, LABELS)
+    problem = jms.Problem(data, labels)
+
+    @jax.jit
+    def jacobian(y, log_alpha):
+        def beta(y, log_alpha):
+            at = problem.with_data(problem.X, y)
+            return jms.solve_limit(at, jms.GradientDescent(), jnp.exp(log_alpha)).beta
+
+        return MODES[mode](beta, (0, 1))(y, log_alpha)
+
+    in_y, in_alpha = jacobian(labels, np.log(0.05))
+    truth, _ = ref.derivative(lambda t: ref.gd_limit(data, labels, np.exp(t)), np.log(0.05))
+    np.testing.assert_allclose(in_alpha, truth, rtol=1e-6, atol=1e-8)
+    for i, unit in enumerate(np.eye(labels.size)):
+        truth, _ = ref.derivative(
+            lambda t, unit=unit: ref.gd_limit(data, labels + t * unit, 0.05), 0.0, step=0.1
+        )
+        np.testing.assert_allclose(in_y[:, i], truth, rtol=1e-6, atol=1e-8)
+
+
+@cache
+def general_truth():
+    """β of a general X by `reference.general_limit`: its differences in y, log ε and log α."""
+
+    def beta(y, log_epsilon, log_alpha):
+        return ref.general_limit(GAUSSIAN, y, np.exp(log_epsilon), np.exp(log_alpha))
+
+    args = [LABELS, np.log(0.1), np.log(0.05)]
+    in_y = [
+        ref.derivative(lambda t, unit=unit: beta(LABELS + t * unit, *args[1:]), 0.0, 0.05, 4)[0]
+        for unit in np.eye(3)
+    ]
+    in_epsilon, _ = ref.derivative(lambda t: beta(args[0], t, args[2]), args[1], 0.1, 4)
+    in_alpha, _ = ref.derivative(lambda t: beta(*args[:2], t), args[2], 0.1, 4)
+    return np.stack(in_y, axis=-1), in_epsilon, in_alpha
+
+
+@cache
+def general_jacobians(mode):
+    """Derivatives of β (6) and of the squared KKT error."""
+    problem = jms.Problem(GAUSSIAN, LABELS)
+
+    @jax.jit
+    def jacobian(*args):
+        def values(y, log_epsilon, log_alpha):
+            at, rule = problem.with_data(problem.X, y), jms.SmoothedSign(jnp.exp(log_epsilon))
+            limit = jms.solve_limit(at, rule, jnp.exp(log_alpha))
+            return jnp.append(limit.beta, jms.kkt(at, limit).error ** 2)
+
+        return MODES[mode](values, (0, 1, 2))(*args)
+
+    return jacobian(LABELS, np.log(0.1), np.log(0.05))
+
+
+@each_mode
+def test_derivatives_of_a_general_matrix(mode):
+    for values, true in zip(general_jacobians(mode), general_truth(), strict=True):
+        assert np.max(np.abs(values[:6] - true)) <= 1e-5 * np.max(np.abs(true))
+
+
+def test_both_modes_agree_for_a_general_matrix():
+    for forward, reverse in zip(*map(general_jacobians, MODES), strict=True):
+        np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,135 @@
+"""The public face: lazy, documented, and its examples run."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import diffrax
+import pytest
+
+import jaxmd_sign
+
+ROOT = Path(jaxmd_sign.__file__).parents[1]
+NAMES = jaxmd_sign.__all__
+# What a solve returns is explained field by field; everything that is called has an example.
+RETURNED = {"Assumptions", "KKT", "Limit", "RESULTS", "Trajectory"}
+
+
+def run(code):
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_importing_loads_no_jax():
+    heavy = (
+        "{'jax', 'jaxlib', 'equinox', 'diffrax', 'optimistix', 'lineax', 'matplotlib', 'xarray'}"
+    )
+    assert run(f"import sys, jaxmd_sign; print({heavy} & set(sys.modules))").strip() == "set()"
+
+
+def test_loading_every_name_changes_no_setting_of_jax():
+    code = """
+import jax
+before = dict(jax.config.values)
+import jaxmd_sign
+for name in jaxmd_sign.__all__:
+    getattr(jaxmd_sign, name)
+after = dict(jax.config.values)
+assert before == after, set(before.items()) ^ set(after.items())
+assert not after["jax_enable_x64"]
+"""
+    run(code)
+
+
+def test_names_load_when_used_and_are_listed():
+    for name in NAMES:
+        value = getattr(jaxmd_sign, name)
+        assert value is getattr(jaxmd_sign, name)
+        assert name in dir(jaxmd_sign)
+    star = {}
+    exec("from jaxmd_sign import *", star)
+    assert set(NAMES) == star.keys() - {"__builtins__"}
+    assert set(NAMES) == set(jaxmd_sign._HOME)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'solve_everything'"):
+        _ = jaxmd_sign.solve_everything
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_documented(name):
+    value = getattr(jaxmd_sign, name)
+    summary = (value.__doc__ or "").strip().partition("\n")[0]
+    assert len(summary) > 20 and summary.endswith((".", ":"))
+    # Not the docstring of a base class.
+    assert value.__doc__ not in {base.__doc__ for base in getattr(value, "__mro__", ())[1:]}
+    if name not in RETURNED:
+        assert ">>>" in value.__doc__
+        assert "Arguments" in value.__doc__ or name == "GradientDescent"
+
+
+def documented():
+    """Everything with an example in its docstring: public names and what the modules define."""
+    found = {}
+
+    def add(name, value):
+        if ">>>" in (getattr(value, "__doc__", None) or ""):
+            found[name] = value
+        if isinstance(value, type):
+            for key in vars(value):
+                if not key.startswith("_"):
+                    member = getattr(value, key)
+                    if ">>>" in (getattr(member, "__doc__", None) or ""):
+                        found[f"{name}.{key}"] = member
+
+    for name in NAMES:
+        add(name, getattr(jaxmd_sign, name))
+    for info in pkgutil.iter_modules(jaxmd_sign.__path__, "jaxmd_sign."):
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            if getattr(value, "__module__", None) == info.name and name not in NAMES:
+                add(name, value)
+    return found
+
+
+EXAMPLES = documented()
+
+
+def test_examples_are_found():
+    assert set(NAMES) - RETURNED <= EXAMPLES.keys()
+    assert {"Problem.from_blocks", "Problem.with_data"} <= EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_of_a_docstring_runs(name, capsys):
+    value = EXAMPLES[name]
+    names = vars(sys.modules[value.__module__]) | {key: getattr(jaxmd_sign, key) for key in NAMES}
+    names["problem"] = jaxmd_sign.Problem([[1.3, 0.7]], [1.0])
+    test = doctest.DocTestParser().get_doctest(value.__doc__, names, name, None, 0)
+    assert test.examples
+    runner = doctest.DocTestRunner(verbose=False)
+    failed = runner.run(test).failed
+    assert failed == 0, capsys.readouterr().out
+
+
+def test_results_name_a_remedy():
+    results = jaxmd_sign.RESULTS
+    own = set(results._name_to_item) - set(diffrax.RESULTS._name_to_item)
+    assert {"bad_input", "not_finite", "dual_not_converged"} <= own
+    remedies = ("Check ", "Scale ", "Use ", "use ", "remove ", "increasing `max_steps`")
+    for name in sorted(own | {"max_steps_reached"}):
+        sentence = results[getattr(results, name)]
+        assert sentence.endswith("."), name
+        assert any(remedy in sentence for remedy in remedies), sentence
+
+
+def test_results_extend_those_of_diffrax():
+    results = jaxmd_sign.RESULTS
+    assert issubclass(results, diffrax.RESULTS)
+    assert results.promote(diffrax.RESULTS.max_steps_reached) == results.max_steps_reached
+    assert results[results.successful] == ""

@@ -1,0 +1,109 @@
+"""Figures and summary: true numbers, strict JSON, the same bytes each time, no global traces."""
+
+import json
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from jaxmd_sign import _reproduce
+from jaxmd_sign._figures import draw, save
+from jaxmd_sign._reproduce import SolveError, example_numbers, reproduce
+
+FILES = [f"figure{i}.{kind}" for i in (1, 2, 3) for kind in ("pdf", "png")] + ["summary.json"]
+
+
+def at(numbers, epsilon):
+    return int(np.argmin(np.abs(numbers["epsilon"] - epsilon)))
+
+
+@pytest.fixture(scope="module")
+def example():
+    return example_numbers()
+
+
+@pytest.fixture(scope="module")
+def written(example, tmp_path_factory):
+    """What `reproduce` writes, with curves in place of trajectories, which take long to compile."""
+    ts = np.linspace(0, 1, 5)
+    lines = np.sin(np.arange(6) + ts[:, None])
+    stages = {
+        "x": np.linspace(-1, 1, 6),
+        "epsilon": np.array([0.1, 0.2]),
+        "ts": ts,
+        "beta": np.stack([lines, 2 * lines]),
+        "dual": np.stack([lines, 2 * lines]),
+        "dual_level": 0.5,
+        "warmup_end": np.array([0.1, 0.2]),
+        "sign_end": np.full((2, 6), 0.5),
+    }
+    path = ts[:, None] * np.array([0.6, 0.3])
+    level = at(example, 0.1)
+    plane = {
+        "x": example["x"],
+        "y": example["y"],
+        "epsilon": np.array([0.1]),
+        "beta": path[None],
+        "beta_limit": path[None, -1],
+        "beta_gradient_descent": 0.9 * path,
+        "beta_limit_gradient_descent": 0.9 * path[-1],
+        "minimizer": example["minimizer"][level],
+        "bregman_epsilon": 0.1,
+        "bregman_delta": example["delta"][level],
+        "bregman_dual_reference": example["dual_reference"][level],
+        "bregman_constant": 0.0,
+        "bregman_minimum": example["bregman_minimum"][level],
+    }
+    settings = dict(mpl.rcParams)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_reproduce, "example_numbers", lambda: example)
+        patch.setattr(_reproduce, "stage_numbers", lambda: stages)
+        patch.setattr(_reproduce, "plane_numbers", lambda _: plane)
+        written = reproduce(tmp_path_factory.mktemp("out") / "new" / "folder")
+    assert dict(mpl.rcParams) == settings
+    return written
+
+
+@pytest.mark.slow
+def test_numbers_of_the_worked_example(example):
+    for epsilon, error in ((1e-3, 0.2641826), (1e-1, 0.1023833), (0.3, 0.0507208)):
+        i = at(example, epsilon)
+        assert np.isclose(example["epsilon"][i], epsilon, rtol=1e-12)
+        assert np.isclose(example["kkt_error"][i], error, atol=1e-7)
+    assert np.isclose(example["epsilon_zero_kkt_error"], 0.2095791, atol=1e-7)
+    assert np.isclose(example["epsilon_assumption_3_3"], 0.0175)
+    zero = at(example, example["epsilon_zero_kkt_error"])
+    assert example["kkt_error"][zero] < 1e-7
+    assert np.all(example["bregman"] >= example["bregman_minimum"] - 1e-12)
+    assert np.allclose(example["bregman"][-1], example["bregman_gradient_descent"][-1], atol=1e-4)
+
+
+def test_files(written):
+    assert [path.name for path in written] == FILES
+    assert sorted(path.name for path in written[0].parent.iterdir()) == FILES
+    summary = json.loads(written[-1].read_text(), parse_constant=pytest.fail)
+    assert {"figure1", "figure2", "figure3", "versions"} == set(summary)
+    assert np.isclose(summary["figure3"]["epsilon_zero_kkt_error"], 0.2095791, atol=1e-7)
+
+
+def test_same_bytes_from_the_summary(written, tmp_path):
+    summary = json.loads(written[-1].read_text())
+    for name in ("figure1", "figure2", "figure3"):
+        save(draw(name, summary[name]), tmp_path / name)
+    for path in written[:-1]:
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    pdf = written[0].read_bytes()
+    assert b"CreationDate" not in pdf and b"/Type3" not in pdf
+
+
+def test_pyplot_is_not_used():
+    code = "import sys, jaxmd_sign._reproduce; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_failed_solve_names_its_figure(monkeypatch):
+    monkeypatch.setattr(_reproduce, "_EXAMPLE_ALPHA", 1e-300)
+    with pytest.raises(SolveError, match=r"^Figure 3 \(.*\): "):
+        example_numbers()
