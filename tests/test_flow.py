@@ -239,10 +239,12 @@ def test_dual_dynamics_by_differences_in_time(epsilon):
 def test_gradient_descent_conserves_the_product_of_the_weights(alpha):
     path = gradient_flow(BLOCKS, alpha, TS)
     assert path.result == RESULTS.successful
-    np.testing.assert_allclose(path.u * path.v, np.full((200, 7), alpha**2), rtol=1e-6)
+    # The growing weight is held to an absolute tolerance, so the product to that over alpha.
+    np.testing.assert_allclose(path.u * path.v / alpha**2, np.ones((200, 7)), atol=1e-7 / alpha)
     u, v = ref.gd_trajectory(X, Y, alpha, TS[SOME])
-    np.testing.assert_allclose(path.u[SOME], u, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(path.v[SOME], v, rtol=0, atol=1e-7)
+    # Weights grow exponentially, and an early error with them, by up to w / alpha.
+    np.testing.assert_allclose(path.u[SOME], u, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(path.v[SOME], v, rtol=0, atol=1e-6)
     np.testing.assert_allclose(path.dual, np.arcsinh(path.beta / 2 / alpha**2) / 2, atol=1e-12)
     np.testing.assert_allclose(path.beta[-1], ref.gd_limit(X, Y, alpha), rtol=0, atol=1e-8)
     limit = solve_limit(BLOCKS, GradientDescent(), alpha)
