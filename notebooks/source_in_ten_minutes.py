@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Smoothed sign descent in ten minutes
 #
-# Smoothed sign descent, $\dot w = -g/(|g| + \varepsilon)$, on the model $\beta = u\circ u - v\circ v$
+# Smoothed sign descent, $\dot w = -g/(|g| + \varepsilon)$, on $\beta = u\circ u - v\circ v$
 # with $u(0) = v(0) = \alpha$. It runs through three stages and ends at an interpolating solution
-# that is close to, but not quite, the minimiser of a divergence $D$. This notebook shows the stages,
+# close to, but not quite, the minimiser of a divergence $D$. This notebook shows the stages,
 # the mirror map, and what $\varepsilon$ does.
 
 # %%
@@ -45,7 +45,7 @@ print("distance to the end of the flow:", f"{jnp.abs(limit.beta - flow.beta[-1])
 
 # %% [markdown]
 # ## What ε does
-# The KKT error says how far the limit is from minimising $D$. It falls as $\varepsilon$ grows, up to
+# The KKT error says how far the limit is from minimising $D$. It falls as ε grows, up to
 # an $\varepsilon^*$ where the limit *is* the minimiser.
 
 
