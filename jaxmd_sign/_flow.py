@@ -14,9 +14,10 @@ from ._checks import Numbers, all_finite, as_times, usable_rtol, usable_steps
 from ._dense import as_dense, implicit_solver
 from ._inputs import made_usable, prepare
 from ._mirror import mirror_map
-from ._problem import Blocks, Problem, matmul_precision
+from ._powers import power_difference
+from ._problem import Blocks, Dense, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
-from ._rules import AbstractRule
+from ._rules import AbstractRule, SmoothedSign
 from ._solve import FOREVER, Outcome, Solved, differentiable, integrate
 from ._stages import TrackedSolver, stage_ends
 
@@ -59,6 +60,7 @@ def solve_trajectory(
     rule: AbstractRule,
     alpha: Numbers,
     *,
+    depth: int = 2,
     ts: Numbers | None = None,
     solver: diffrax.AbstractAdaptiveSolver | None = None,
     rtol: float | None = None,
@@ -75,8 +77,10 @@ def solve_trajectory(
     **Arguments:**
 
     - `problem`: a `Problem` with X (n, d).
-    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`.
+    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`. An ε that is a schedule is followed in
+        the way of a general X.
     - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
+    - `depth`: M of the model β = u^M − v^M, from 2 to 8; 2 for gradient descent.
     - `ts`: increasing times at which to save, shape (T,); 201 times from 0 to `t_end` by default.
     - `solver`: a Diffrax solver; `Dopri8` for blocks and `Kvaerno3` for other X by default.
     - `rtol`, `atol`: tolerances, 1e-8 in float64 and 1e-5 in float32 by default. They hold for
@@ -94,10 +98,12 @@ def solve_trajectory(
         >>> flow.beta[-1].round(4)
         Array([0.6021, 0.3104], dtype=float64)
     """
-    rule, alpha = prepare(problem, rule, alpha)
+    rule, alpha = prepare(problem, rule, alpha, depth)
+    if isinstance(rule, SmoothedSign) and rule.schedule is not None:
+        problem = Problem(Dense(problem.X), problem.y)
     rtol = usable_rtol(rtol, problem.dtype)
     atol = rtol if atol is None else usable_rtol(atol, problem.dtype)
-    settings = _Settings(solver, rtol, atol, usable_steps(max_steps), adjoint)
+    settings = _Settings(depth, solver, rtol, atol, usable_steps(max_steps), adjoint)
     if ts is not None:
         ts = as_times(ts).astype(problem.dtype)
     flow = _solve_trajectory(problem, rule, alpha, ts, settings)
@@ -107,6 +113,7 @@ def solve_trajectory(
 
 
 class _Settings(NamedTuple):
+    depth: int
     solver: diffrax.AbstractAdaptiveSolver | None
     rtol: float
     atol: float
@@ -126,18 +133,20 @@ class _Saved(NamedTuple):
 @eqx.filter_jit
 def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajectory:
     ok, problem, rule, alpha = made_usable(problem, rule, alpha)
-    run = _run_blocks if isinstance(problem.data, Blocks) else _run_dense
+    depth, run = settings.depth, _run_dense
+    if isinstance(problem.data, Blocks):
+        run = _run_blocks
     with matmul_precision():
         if ts is None:
             end = _end_time(*lax.stop_gradient((problem, rule, alpha)), settings)
             ts = end * jnp.linspace(0, 1, _NUM_TIMES, dtype=problem.dtype)
         saved, report = run(problem, rule, alpha, ts, settings)
         u, v, signs, residual = saved.at
-        beta, c = (u + v) * (u - v), _pull_back(problem, residual)
+        beta, c = power_difference(u, v, depth), _pull_back(problem, residual)
         if rule.has_epsilon:
             dual = signs * jnp.maximum(u, v)
         else:
-            dual = mirror_map(rule.potential(alpha**2, alpha), beta)
+            dual = mirror_map(rule.potential(alpha**2, alpha, depth), beta)
     nowhere = 0 if rule.has_epsilon else jnp.nan
     result = combine(
         check(ok, RESULTS.bad_input),
@@ -150,8 +159,8 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
         "beta": beta,
         "dual": dual,
         "residual": residual,
-        "gradient_u": c * u,
-        "gradient_v": -c * v,
+        "gradient_u": c * u ** (depth - 1),
+        "gradient_v": -c * v ** (depth - 1),
         "warmup_end": saved.warmup_end + nowhere,
         "sign_end": saved.sign_end + nowhere,
         "t_end": saved.t_end,
@@ -173,7 +182,7 @@ def _settle(system, settings: _Settings, solver, saveat, adjoint) -> Solved:
         atol=settings.atol,
         saveat=saveat,
         adjoint=adjoint,
-        event=diffrax.Event(lambda t, y, args, **_: args.settled(y, tolerance)),
+        event=diffrax.Event(lambda t, y, args, **_: args.settled(t, y, tolerance)),
     )
 
 
@@ -181,14 +190,14 @@ def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
     """When the slowest block settles, by a solve that saves nothing else."""
     saveat, adjoint = diffrax.SaveAt(t1=True), settings.adjoint
     if not isinstance(problem.data, Blocks):
-        flow = as_dense(problem, rule, alpha)
+        flow = as_dense(problem, rule, alpha, settings.depth)
         return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
 
     def one_block(block):
         flow = BlockFlow(block)
         return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
 
-    batch = as_blocks(problem, rule, alpha)
+    batch = as_blocks(problem, rule, alpha, settings.depth)
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
     return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * jax.vmap(one_block)(batch.blocks))
 
@@ -218,7 +227,7 @@ def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outc
 
 def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
     """Every block in its own units, with its own steps; put together over the columns of X."""
-    batch, data = as_blocks(problem, rule, alpha), problem.data
+    batch, data = as_blocks(problem, rule, alpha, settings.depth), problem.data
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
     solver = _solver(problem, settings)
 
@@ -256,12 +265,12 @@ def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, O
         flow, ts = system
         return _run(flow, ts, settings, solver, adjoint)
 
-    flow = as_dense(problem, rule, alpha)
+    flow = as_dense(problem, rule, alpha, settings.depth)
     saved, report = differentiable(solve, (flow, ts), settings.adjoint)
     u, v, _ = saved.at
     # At 0⁺ a weight has the sign of its first step.
     signs = jnp.where(u == v, jnp.sign(flow.X.T @ flow.y), jnp.sign(u - v))
-    residual = jax.vmap(problem.predict)((u + v) * (u - v)) - problem.y
+    residual = jax.vmap(problem.predict)(power_difference(u, v, flow.depth)) - problem.y
     warmup_end = jnp.broadcast_to(saved.warmup_end, (problem.num_features,))
     return saved._replace(at=(u, v, signs, residual), warmup_end=warmup_end), report
 
