@@ -27,27 +27,26 @@ class FamilyLimit(NamedTuple):
 def family_limit(x, y, epsilon, alpha, smoothing="abs", depth=2, rtol=1e-12) -> FamilyLimit:
     """Limit of one block by DOP853 in log w, ψ(ω) over the residual, on a grid of ever smaller q.
 
-    Velocities are per unit of q: φ(aqw^{M−1}/ε)/q, which tends to aw^{M−1}/ε as q → 0.
+    Velocities are per unit of q, by the secant φ(z)/z, which tends to 1 as q → 0.
     """
     x = np.asarray(x, float)
     a, s, Y, M = np.abs(x), np.sign(x * y), abs(y), depth
     epsilon, alpha = (np.broadcast_to(np.asarray(v, float), a.shape) for v in (epsilon, alpha))
     phi, k = PHI[smoothing], len(a)
 
-    def speed(q, w):
-        g = a * q * w ** (M - 1) / epsilon
-        if q == 0:
-            return a * w ** (M - 1) / epsilon
-        return np.where(g < 1e-9, a * w ** (M - 1) / epsilon, phi(g) / q)
+    def secant(q, w):
+        """φ(z)/z at z = aqw^{M−1}/ε."""
+        z = a * q * w ** (M - 1) / epsilon
+        return np.where(z < 1e-9, 1, phi(np.maximum(z, 1e-9)) / np.maximum(z, 1e-9))
 
     def omega_of(psi):
         return np.exp(psi) if M == 2 else ((2 - M) * psi) ** (1 / (2 - M))
 
     def field(q, state):
         w, omega = np.exp(state[:k]), omega_of(state[k:])
-        up, down = speed(q, w), speed(q, omega)
-        S = M * np.sum(a * (w ** (M - 1) * up + omega ** (M - 1) * down))
-        return np.concatenate([-up / w / S, down * omega ** (1 - M) / S])
+        up, down = (a / epsilon * secant(q, v) for v in (w, omega))
+        S = M * np.sum(a * (w ** (2 * M - 2) * up + omega ** (2 * M - 2) * down))
+        return np.concatenate([-(w ** (M - 2)) * up / S, down / S])
 
     psi0 = np.log(alpha) if M == 2 else alpha ** (2 - M) / (2 - M)
     state = np.concatenate([np.log(alpha), psi0])
