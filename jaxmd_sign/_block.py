@@ -3,8 +3,8 @@
 A block with entries x and label y is the system, s = sign(xy), a = |x|, Y = |y|,
     ẇ = q h w,  ż = q r,  q̇ = -q S,  S = M Σ a (w^M h + ω^M k),
 in the dominating weights w, the variable z of the non-dominating weights ω, and the residual
-q = Y − Σ a (w^M − ω^M), for a model of depth M. The rates h, k, r are the rule's. Both the time domain and the residual
-clock integrate these, and nothing else.
+q = Y − Σ a (w^M − ω^M), for a model of depth M. The rates h, k, r are the rule's. Both the time
+domain and the residual clock integrate these, and nothing else.
 """
 
 from typing import NamedTuple

@@ -3,7 +3,8 @@
 The residual q of a block falls strictly from Y to 0, so q is the independent variable:
     dw/dq = −h w/S,  dz/dq = −r/S.
 Its inner parametrisation is σ = (α^M + (Y − q)/A)^{1/M}, near-linear in the weights, graded
-towards the end where q ~ ε. No horizon, no exponential tail, no stiffness, no event: β_∞ is the end.
+towards the end where q ~ ε. No horizon, no exponential tail, no stiffness, no event: β_∞ is the
+end.
 """
 
 from typing import NamedTuple

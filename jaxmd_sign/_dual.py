@@ -53,13 +53,15 @@ def solve_dual(
         return jnp.max(jnp.abs(X) @ jnp.abs(inverse_map(theta0 + X.T @ multiplier)) + jnp.abs(y))
 
     def newton(function, start):
-        return _newton(function, curvature, scale, start)
+        # A float: `custom_root` gives what comes beside the root a tangent of its own dtype.
+        multiplier, converged = _newton(function, curvature, scale, start)
+        return multiplier, converged.astype(start.dtype)
 
     multiplier, converged = lax.custom_root(
         mismatch, jnp.zeros_like(y), newton, _tangent_solve, has_aux=True
     )
     theta = theta0 + X.T @ multiplier
-    return Dual(multiplier, theta, inverse_map(theta), converged)
+    return Dual(multiplier, theta, inverse_map(theta), converged > 0)
 
 
 def _newton(function, curvature, scale, start):

@@ -28,10 +28,11 @@ class Trajectory(eqx.Module):
     """A flow at the times `ts`.
 
     - `ts`: times, shape (T,). Times after `t_end` hold the limit.
-    - `u`, `v`, `beta`, `dual`: weights, β = u∘u − v∘v and θ = sign(β)√(|β| + δ) = s∘w, (T, d);
-        for gradient descent θ = ½ arcsinh(β/2α²). θ at t = 0 is its value at 0⁺.
+    - `u`, `v`, `beta`, `dual`: weights, β = u^M − v^M and θ = sign(β)(|β| + δ)^{1/M} = s∘w for
+        depth M (2 by default), (T, d); for gradient descent θ = ½ arcsinh(β/2α²). θ at t = 0 is
+        its value at 0⁺.
     - `residual`: Xβ − y, shape (T, n).
-    - `gradient_u`, `gradient_v`: gradients of the loss (7), shape (T, d).
+    - `gradient_u`, `gradient_v`: gradients of the loss (7), ±Xᵀr∘w^{M−1}, shape (T, d).
     - `warmup_end`: T₁ of each coordinate's block, shape (d,); 0 if over at the start.
     - `sign_end`: T₂ of each coordinate, the last time |∂F/∂w| falls to ε, (d,); 0 if never above.
         Both are NaN for a rule without ε.
@@ -101,8 +102,8 @@ def solve_trajectory(
     rule, alpha = prepare(problem, rule, alpha, depth)
     if isinstance(rule, SmoothedSign) and rule.schedule is not None:
         problem = Problem(Dense(problem.X), problem.y)
-    rtol = usable_rtol(rtol, problem.dtype)
-    atol = rtol if atol is None else usable_rtol(atol, problem.dtype)
+    rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
+    atol = rtol if atol is None else usable_rtol(atol, problem.dtype, rule.strictness)
     settings = _Settings(depth, solver, rtol, atol, usable_steps(max_steps), adjoint)
     if ts is not None:
         ts = as_times(ts).astype(problem.dtype)

@@ -97,7 +97,8 @@ def solve_limit(
         raise ValueError(f'reference must be "start" or "warmup", but is {reference!r}.')
     if reference == "warmup" and isinstance(rule, GradientDescent):
         raise ValueError('reference must be "start" for gradient descent, which has no warm-up.')
-    rtol, max_steps = usable_rtol(rtol, problem.dtype), usable_steps(max_steps)
+    rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
+    max_steps = usable_steps(max_steps)
     limit = _solve_limit(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
     if throw:
         limit = limit.result.error_if(limit, limit.result != RESULTS.successful)

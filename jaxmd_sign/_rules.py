@@ -74,6 +74,11 @@ class AbstractRule(eqx.Module):
         """The rule at time t."""
         return self
 
+    @property
+    def strictness(self) -> float:
+        """What a solve must multiply its tolerance by to be as good as it says."""
+        return 1.0
+
 
 class SmoothedSign(AbstractRule):
     r"""Smoothed sign descent (12): ẇ = −φ(g/ε), with φ(z) = z/(|z| + 1) by default.
@@ -115,6 +120,10 @@ class SmoothedSign(AbstractRule):
             return self
         epsilon = jnp.asarray(self.schedule(t), self.epsilon.dtype) * self.epsilon
         return eqx.tree_at(lambda rule: rule.epsilon, self, epsilon)
+
+    @property
+    def strictness(self):
+        return self.smoothing.strictness
 
     def potential(self, delta, alpha, depth):
         return PowerPotential(delta, depth)

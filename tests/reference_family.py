@@ -4,6 +4,7 @@ Independent of the package: plain ψ_M(ω) (log ω, or ω^{2−M}/(2−M)) on th
 velocity φ(g/ε) itself, and, as another route, the time domain.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ def family_limit(x, y, epsilon, alpha, smoothing="abs", depth=2, rtol=1e-12) -> 
     scale = float(np.min(epsilon) / np.max(a))
     knots = [Y, *Y * np.geomspace(1 - 1e-6, 1e-3, 4), *np.geomspace(scale, scale * 1e-3, 3), 0.0]
     knots = sorted({float(q) for q in knots if q <= Y}, reverse=True)
-    for q0, q1 in zip(knots, knots[1:], strict=False):
+    for q0, q1 in itertools.pairwise(knots):
         first = min(abs(q1 - q0), 1e-3 * Y * float(np.min(alpha)) ** M)
         solution = solve_ivp(
             field, (q0, q1), state, method="DOP853", rtol=rtol, atol=1e-14, first_step=first
@@ -77,7 +78,9 @@ def family_limit_time(x, y, epsilon, alpha, smoothing="abs", depth=2, rtol=1e-11
         return np.concatenate([up, -down])
 
     start = np.concatenate([alpha, alpha])
-    solution = solve_ivp(field, (0, 1e9), start, "LSODA", rtol=rtol, atol=1e-13, events=[_settled(a, Y, M)])
+    solution = solve_ivp(
+        field, (0, 1e9), start, "LSODA", rtol=rtol, atol=1e-13, events=[_settled(a, Y, M)]
+    )
     w, omega = solution.y[:k, -1], solution.y[k:, -1]
     return _limit(a, s, x, w, omega, alpha, M)
 
