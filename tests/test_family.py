@@ -184,7 +184,7 @@ def test_potentials_satisfy_fenchel_and_young(depth):
     np.testing.assert_allclose(theta, expected, rtol=1e-13)
     np.testing.assert_allclose(inverse_mirror_map(potential, theta), beta, rtol=1e-12)
     both = potential(jnp.asarray(beta)) + potential.conjugate(theta)
-    assert both == pytest.approx(np.sum(theta * beta), rel=1e-13)
+    assert both == pytest.approx(float(np.sum(theta * beta)), rel=1e-13)
     for _ in range(20):
         theta0 = rng.normal(size=beta.size)
         both = potential(jnp.asarray(beta)) + potential.conjugate(jnp.asarray(theta0))
@@ -192,9 +192,13 @@ def test_potentials_satisfy_fenchel_and_young(depth):
         beta0 = np.asarray(inverse_mirror_map(potential, jnp.asarray(theta0)))
         kink = np.sign(theta0) * np.maximum(np.abs(theta0) ** depth - delta, 0)
         np.testing.assert_allclose(beta0, kink, rtol=1e-12, atol=1e-15)
-        expected = potential(beta) - potential(beta0) - np.sum(theta0 * (beta - beta0))
+        expected = (
+            potential(jnp.asarray(beta))
+            - potential(jnp.asarray(beta0))
+            - np.sum(theta0 * (beta - beta0))
+        )
         divergence = potential.divergence(theta, jnp.asarray(theta0))
-        assert divergence == pytest.approx(expected, rel=1e-12)
+        assert divergence == pytest.approx(float(expected), rel=1e-12)
 
 
 @jax.jit
@@ -296,6 +300,20 @@ def test_derivatives_are_those_of_scipy(smoothing, depth):
         np.testing.assert_allclose(derivative, expected, rtol=1e-5)
     total = np.sum(in_X * directions[0]) + 0.7 * in_epsilon - 0.4 * in_alpha
     np.testing.assert_allclose(forward, total, rtol=1e-10)
+
+
+def test_gap_and_minimizer_have_derivatives_in_both_modes():
+    def gap(log_epsilon, rtol=None):
+        rule = jms.SmoothedSign(jnp.exp(log_epsilon), "tanh")
+        limit = jms.solve_limit(PROBLEM, rule, 0.1, depth=3, rtol=rtol)
+        distance = jnp.sum((limit.beta - jms.bregman_minimizer(PROBLEM, limit)) ** 2)
+        return jms.bregman_gap(PROBLEM, limit) + distance
+
+    at = jnp.log(0.03)
+    expected, uncertainty = ref.derivative(jax.jit(partial(gap, rtol=1e-12)), at, 0.1, 3)
+    assert uncertainty < 1e-6 * abs(expected)
+    both = jax.jit(lambda at: (jax.grad(gap)(at), jax.jvp(gap, (at,), (1.0,))[1]))(at)
+    np.testing.assert_allclose(both, expected, rtol=1e-5)
 
 
 # ε and α per coordinate.

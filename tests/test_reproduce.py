@@ -138,10 +138,6 @@ def test_numbers_beyond_the_source_are_those_of_the_worked_example(beyond):
     for epsilon in (1e-3, 0.1):
         end = family.family_limit([1.3, 0.7], 1.0, epsilon, 0.05, "abs", 3)
         assert np.isclose(beyond["kkt_error"][1, at(beyond, epsilon)], end.kkt_error, atol=1e-7)
-    # Slopes are those of the curve.
-    slope = np.gradient(beyond["kkt_error"], np.log(beyond["epsilon"]), axis=1)
-    away = np.abs(np.log(beyond["epsilon"] / row["epsilon_zero"])) > 1
-    assert np.allclose(slope[0, away], beyond["slope"][0, away], atol=5e-3)
 
 
 @pytest.mark.slow
@@ -161,8 +157,8 @@ def test_a_report_says_what_the_numbers_say():
     rising = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
     for error, slope, word in ((rising, 1.0, "rises at once"), (rising[::-1], -1.0, "falls from")):
         seen = _beyond._seen(epsilons, error, error, np.full(5, slope), flat)
-        slopes = np.full((_beyond._INSTANCES, 6), slope)
-        row = {"depth": 2, "smoothing": "abs"} | seen | _beyond._counted(slopes, slopes)
+        several = np.tile(error, (_beyond._INSTANCES, 1))
+        row = {"depth": 2, "smoothing": "abs"} | seen | _beyond._counted(several, several)
         assert word in _beyond._sentence(row, 200)
         assert row["falls"] == (200 if slope < 0 else 0)
         assert row["rises_somewhere"] == (0 if slope < 0 else 200)
