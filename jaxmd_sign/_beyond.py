@@ -166,8 +166,8 @@ def beyond_report(numbers: dict[str, Any]) -> str:
         "",
         f"x = ({numbers['x'][0]:g}, {numbers['x'][1]:g}), y = {numbers['y']:g}, "
         f"α = {numbers['alpha']:g}; each M and smoothing against its own potential. Counts: "
-        f"{total} random blocks of two columns, the error at {_FRACTIONS.size} ε, a hundredth to all "
-        "of the range of Assumption 3.3 (for M > 2 in our form).",
+        f"{total} random blocks of two columns, the error at {_FRACTIONS.size} ε, a hundredth to "
+        "all of the range of Assumption 3.3 (for M > 2 in our form).",
         "",
         "| M | smoothing | ‖e‖, ε → 0 | falls up to ε | least ‖e‖ | at ε | ‖e‖, ε → ∞ "
         "| gap, ε → 0 | gap, ε → ∞ | falls | rises | flat | E > 0 |",

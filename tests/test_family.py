@@ -295,7 +295,7 @@ def test_derivatives_are_those_of_scipy(smoothing, depth):
         ((directions[0], 0.0, 0.0), np.sum(in_X * directions[0])),
         (directions, forward),
     ]:
-        expected, uncertainty = ref.derivative(lambda t, m=moves: along(t, *m), 0.0, 0.1, 3)
+        expected, uncertainty = ref.derivative(lambda t, m=moves: along(t, *m), 0.0, 0.05, 4)
         assert uncertainty < 1e-6 * abs(expected)
         np.testing.assert_allclose(derivative, expected, rtol=1e-5)
     total = np.sum(in_X * directions[0]) + 0.7 * in_epsilon - 0.4 * in_alpha
