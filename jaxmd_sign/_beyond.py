@@ -19,7 +19,7 @@ from ._smoothing import SMOOTHINGS
 
 DEPTHS = (2, 3, 4)
 _X, _Y, _ALPHA = np.array([1.3, 0.7]), 1.0, 0.05
-_EPSILONS = (1e-6, 1e4, 151)
+_EPSILONS = (1e-6, 1e2, 241)
 _INSTANCES, _SEED, _FRACTIONS = 200, 33, np.geomspace(1e-2, 1, 6)
 _RTOL = 1e-9
 _NOISE = 1e-7  # changes of the error below it are rounding of the solver

@@ -238,10 +238,13 @@ def _beyond(values: dict[str, np.ndarray]) -> Figure:
         column[0].set_title(f"$M = {depth}$")
         column[1].set(xscale="log", xlim=(low, high), xlabel=r"$\varepsilon$")
         column[1].xaxis.set_major_locator(LogLocator(10, numticks=6))
+    middle = np.sqrt(low * np.min(values["epsilon_assumption_3_3"][values["depth"] == depths[0]]))
+    where = {"transform": grid[0, 0].get_xaxis_transform(), "ha": "center", "va": "center"}
+    grid[0, 0].text(middle, 0.1, "Assumption 3.3", fontsize=8, **where)
     grid[0, 0].set_ylim(0)
     grid[0, 0].set_ylabel(r"KKT error $\|e\|$")
     gap = values["bregman_gap"]
-    grid[1, 0].set(yscale="log", ylim=(1e-6 * np.max(gap), 2 * np.max(gap)))
+    grid[1, 0].set(yscale="log", ylim=(1e-5 * np.max(gap), 3 * np.max(gap)))
     grid[1, 0].set_ylabel(r"gap $D(\beta_\infty) - D(\beta^*)$")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
