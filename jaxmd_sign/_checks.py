@@ -114,6 +114,13 @@ def usable_rtol(rtol: float | None, dtype: DTypeLike) -> float:
     return float(rtol)
 
 
+def usable_atol(atol: float) -> float:
+    """The absolute tolerance."""
+    if not (isinstance(atol, (int, float)) and 0 <= atol < np.inf):
+        raise ValueError(f"atol must be a number of at least 0, but is {atol}.")
+    return float(atol)
+
+
 def usable_steps(max_steps: int) -> int:
     """A positive whole number of steps."""
     if not isinstance(max_steps, (int, np.integer)) or isinstance(max_steps, bool) or max_steps < 1:
