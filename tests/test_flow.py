@@ -454,7 +454,7 @@ def test_bad_times_name_their_argument(ts):
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [({"rtol": 1e-15}, "rtol"), ({"atol": 0.0}, "atol"), ({"max_steps": 0}, "max_steps")],
+    [({"rtol": 1e-15}, "rtol"), ({"atol": -1.0}, "atol"), ({"max_steps": 0}, "max_steps")],
 )
 def test_bad_options_name_their_argument(options, name):
     with pytest.raises(ValueError, match=name):
