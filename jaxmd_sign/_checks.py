@@ -38,29 +38,29 @@ def usable_dtype(dtype: DTypeLike) -> np.dtype:
     return np.dtype(np.float64)
 
 
-def as_array(name: str, value: Numbers, ndim: int) -> Float[Array, "..."]:
-    """`value` as a float array with `ndim` axes, all of it finite."""
+def as_array(name: str, value: Numbers, ndim: int) -> Float[Array | np.ndarray, "..."]:
+    """`value` as a float array with `ndim` axes; a NumPy array, all finite, if it is concrete.
+
+    Concrete values stay in NumPy while they are looked at: under `jit`, JAX would trace that.
+    """
     array = jnp.asarray(value) if is_traced(value) else _as_numpy(name, value)
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, but has shape {array.shape}.")
     if isinstance(array, np.ndarray) and not np.all(np.isfinite(array)):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} must be finite, but entry {where} is {array[where]}.")
-    return jnp.asarray(array, dtype=usable_dtype(array.dtype))
+    return array.astype(usable_dtype(array.dtype))
 
 
 def _as_numpy(name: str, value: Numbers) -> np.ndarray:
-    """A concrete value as a NumPy array of float32 if it is that, else of float64.
-
-    Values are looked at with NumPy: under `jit`, operations of JAX on them would be traced.
-    """
-    dtype = np.float32 if getattr(value, "dtype", None) == np.float32 else np.float64
+    """A concrete value as a NumPy array of float32 if it is that, else of float64."""
     try:
-        return np.asarray(value, dtype=dtype)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} must be an array of numbers, all rows of one length, but is not."
-        ) from None
+        array = np.asarray(value)
+    except ValueError:  # rows of different length
+        array = np.array(None)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must be an array of numbers, all rows of one length, but is not.")
+    return array if array.dtype == np.float32 else array.astype(np.float64)
 
 
 def as_positive(name: str, value: Numbers, dtype: DTypeLike | None = None) -> Float[Array, "..."]:
@@ -85,11 +85,11 @@ def as_positive(name: str, value: Numbers, dtype: DTypeLike | None = None) -> Fl
 def as_times(ts: Numbers) -> Float[Array, " T"]:
     """Increasing times from 0 on."""
     array = as_array("ts", ts, 1)
-    if not is_traced(ts):
-        values = np.asarray(ts)
-        if not (values.size and values[0] >= 0 and np.all(np.diff(values) >= 0)):
-            raise ValueError("ts must be a non-empty, increasing array of times from 0 on.")
-    return array
+    if isinstance(array, np.ndarray) and not (
+        array.size and array[0] >= 0 and np.all(np.diff(array) >= 0)
+    ):
+        raise ValueError("ts must be a non-empty, increasing array of times from 0 on.")
+    return jnp.asarray(array)
 
 
 def matches_coordinates(name: str, value: Float[Array, "..."], num_features: int) -> None:
@@ -112,6 +112,13 @@ def usable_rtol(rtol: float | None, dtype: DTypeLike, strictness: float = 1.0) -
             f"{finfo.dtype}) to 1, but is {rtol}."
         )
     return max(float(rtol) * strictness, 10 * float(finfo.eps))
+
+
+def usable_atol(atol: float) -> float:
+    """The absolute tolerance."""
+    if not (isinstance(atol, (int, float)) and 0 <= atol < np.inf):
+        raise ValueError(f"atol must be a number of at least 0, but is {atol}.")
+    return float(atol)
 
 
 def usable_steps(max_steps: int) -> int:

@@ -53,15 +53,14 @@ def solve_dual(
         return jnp.max(jnp.abs(X) @ jnp.abs(inverse_map(theta0 + X.T @ multiplier)) + jnp.abs(y))
 
     def newton(function, start):
-        # A float: `custom_root` gives what comes beside the root a tangent of its own dtype.
-        multiplier, converged = _newton(function, curvature, scale, start)
-        return multiplier, converged.astype(start.dtype)
+        return _newton(function, curvature, scale, start)
 
-    multiplier, converged = lax.custom_root(
-        mismatch, jnp.zeros_like(y), newton, _tangent_solve, has_aux=True
-    )
+    multiplier = lax.custom_root(mismatch, jnp.zeros_like(y), newton, _tangent_solve)
+    fixed = lax.stop_gradient(multiplier)
+    left, eps = jnp.max(jnp.abs(mismatch(fixed))), jnp.finfo(y.dtype).eps
+    converged = left <= 1e4 * eps * scale(fixed)
     theta = theta0 + X.T @ multiplier
-    return Dual(multiplier, theta, inverse_map(theta), converged > 0)
+    return Dual(multiplier, theta, inverse_map(theta), converged)
 
 
 def _newton(function, curvature, scale, start):
@@ -80,8 +79,8 @@ def _newton(function, curvature, scale, start):
         multiplier = multiplier + length * move
         return multiplier, function(multiplier), iteration + 1
 
-    multiplier, residual, _ = lax.while_loop(unfinished, step, (start, function(start), 0))
-    return multiplier, jnp.max(jnp.abs(residual)) <= 1e4 * eps * scale(multiplier)
+    multiplier, _, _ = lax.while_loop(unfinished, step, (start, function(start), 0))
+    return multiplier
 
 
 def _line_search(function, point, move, slope):

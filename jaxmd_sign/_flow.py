@@ -6,11 +6,12 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._block import BlockFlow, as_blocks
-from ._checks import Numbers, all_finite, as_times, usable_rtol, usable_steps
+from ._checks import Numbers, all_finite, as_times, usable_atol, usable_rtol, usable_steps
 from ._dense import as_dense, implicit_solver
 from ._inputs import made_usable, prepare
 from ._mirror import mirror_map
@@ -103,7 +104,7 @@ def solve_trajectory(
     if isinstance(rule, SmoothedSign) and rule.schedule is not None:
         problem = Problem(Dense(problem.X), problem.y)
     rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
-    atol = rtol if atol is None else usable_rtol(atol, problem.dtype, rule.strictness)
+    atol = rtol if atol is None else usable_atol(atol)
     settings = _Settings(depth, solver, rtol, atol, usable_steps(max_steps), adjoint)
     if ts is not None:
         ts = as_times(ts).astype(problem.dtype)
@@ -147,7 +148,8 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
         if rule.has_epsilon:
             dual = signs * jnp.maximum(u, v)
         else:
-            dual = mirror_map(rule.potential(alpha**2, alpha, depth), beta)
+            potential = rule.potential(alpha**2, alpha, depth)
+            dual = jax.vmap(lambda beta: mirror_map(potential, beta))(beta)
     nowhere = 0 if rule.has_epsilon else jnp.nan
     result = combine(
         check(ok, RESULTS.bad_input),
@@ -204,6 +206,13 @@ def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
 
 
 def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
+    if isinstance(settings.solver, diffrax.AbstractImplicitSolver):
+        # What Diffrax does for a bare solver: the root finder takes the solver's tolerances.
+        return eqx.tree_at(
+            lambda s: (s.root_finder.rtol, s.root_finder.atol, s.root_finder.norm),
+            settings.solver,
+            (settings.rtol, settings.atol, optx.max_norm),
+        )
     if settings.solver is not None:
         return settings.solver
     blocks = isinstance(problem.data, Blocks)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._checks import Numbers, as_array, is_traced
+from ._checks import Numbers, as_array
+
+Values = Array | np.ndarray
 
 
 class Blocks(eqx.Module):
@@ -81,13 +83,14 @@ class Problem(eqx.Module):
             self.data, self.y = X, y  # pyright: ignore[reportAttributeAccessIssue]
             return
         X, y = _matching(as_array("X", X, 2), as_array("y", y, 1))
-        if is_traced(X):
-            self.data, self.y = Dense(X), y
-            return
-        values, kept = _kept_rows(X, y)
-        self.y = y if kept is None else y[kept]
-        blocks = _find_blocks(values)
-        self.data = blocks if blocks is not None else _check_interpolator(values, self.y)
+        if isinstance(X, np.ndarray):
+            kept = _kept_rows(X, y)
+            X, y = X[kept], y[kept]
+            blocks = _find_blocks(X)
+            self.data = blocks if blocks is not None else _check_interpolator(X, y)
+        else:
+            self.data = Dense(X)
+        self.y = jnp.asarray(y)
 
     @classmethod
     def from_blocks(cls, x: Numbers, y: Numbers) -> "Problem":
@@ -107,14 +110,14 @@ class Problem(eqx.Module):
         """
         x, y = _matching(as_array("x", x, 2), as_array("y", y, 1))
         n, k = x.shape
-        columns = jnp.arange(n * k).reshape(n, k)
-        if is_traced(x):
-            return cls(Blocks(x, columns, jnp.ones((n, k), bool), n * k), y)
-        values, kept = _kept_rows(x, y)
-        if kept is not None:
-            y, columns = y[kept], columns[kept]
-        mask = jnp.asarray(values != 0)
-        return cls(Blocks(jnp.asarray(values), jnp.where(mask, columns, n * k), mask, n * k), y)
+        columns, mask = np.arange(n * k).reshape(n, k), np.ones((n, k), bool)
+        if isinstance(x, np.ndarray):
+            kept = _kept_rows(x, y)
+            x, y, columns = x[kept], y[kept], columns[kept]
+            mask = x != 0
+        columns = jnp.asarray(np.where(mask, columns, n * k))
+        blocks = Blocks(jnp.asarray(x), columns, jnp.asarray(mask), n * k)
+        return cls(blocks, jnp.asarray(y))
 
     def with_data(self, X: Numbers, y: Numbers) -> "Problem":
         """The same structure with other values, traced or not.
@@ -133,7 +136,7 @@ class Problem(eqx.Module):
             Array([2.], dtype=float64)
         """
         X, y = _matching(as_array("X", X, 2), as_array("y", y, 1))
-        X, y = X.astype(self.dtype), y.astype(self.dtype)
+        X, y = jnp.asarray(X, self.dtype), jnp.asarray(y, self.dtype)
         data = self.data
         shapes: set[tuple[int, ...]] = {(self.num_examples, self.num_features)}
         if isinstance(data, Blocks):
@@ -178,7 +181,7 @@ class Problem(eqx.Module):
         return self.data.X @ beta
 
 
-def _matching(X: Float[Array, "n d"], y: Float[Array, " m"]) -> tuple[Array, Array]:
+def _matching(X: Values, y: Values) -> tuple[Values, Values]:
     """X and y of one length and one dtype."""
     if X.shape[0] != y.shape[0]:
         raise ValueError(
@@ -190,28 +193,24 @@ def _matching(X: Float[Array, "n d"], y: Float[Array, " m"]) -> tuple[Array, Arr
     return X.astype(dtype), y.astype(dtype)
 
 
-def _kept_rows(
-    X: Float[Array, "n d"], y: Float[Array, " n"]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The concrete rows of X that constrain β, and their indices (None for all)."""
-    values = np.asarray(X)
-    empty = ~np.any(values != 0, axis=1)
+def _kept_rows(X: np.ndarray, y: Values) -> slice | np.ndarray:
+    """The rows of X that constrain β; a zero row with another label than 0 cannot be met."""
+    empty = ~np.any(X != 0, axis=1)
     if not np.any(empty):
-        return values, None
-    if not is_traced(y):
-        unmet = np.flatnonzero(empty & (np.asarray(y) != 0))
+        return slice(None)
+    if isinstance(y, np.ndarray):
+        unmet = np.flatnonzero(empty & (y != 0))
         if unmet.size:
             row = int(unmet[0])
             raise ValueError(
-                f"X has a zero row {row} whose label y[{row}] = {float(np.asarray(y)[row])} is not "
-                "zero: no beta fits it. Remove the row."
+                f"X has a zero row {row} whose label y[{row}] = {float(y[row])} is not zero: no "
+                "beta fits it. Remove the row."
             )
     if np.all(empty):
         raise ValueError("X must have a non-zero row, but every row is zero.")
     rows = np.flatnonzero(empty).tolist()
     warnings.warn(f"X: dropped the zero rows {rows} with label 0; they say nothing.", stacklevel=4)
-    kept = np.flatnonzero(~empty)
-    return values[kept], kept
+    return np.flatnonzero(~empty)
 
 
 def _find_blocks(X: np.ndarray) -> Blocks | None:
@@ -227,7 +226,7 @@ def _find_blocks(X: np.ndarray) -> Blocks | None:
     return Blocks(jnp.asarray(x), jnp.asarray(columns), jnp.asarray(mask), d)
 
 
-def _check_interpolator(X: np.ndarray, y: Float[Array, " n"]) -> Dense:
+def _check_interpolator(X: np.ndarray, y: Values) -> Dense:
     """General X with a basis of its range where rank-deficient; refuse y outside the range."""
     left, singular, _ = np.linalg.svd(X, full_matrices=False)
     floor = singular[0] * max(X.shape) * np.finfo(X.dtype).eps
@@ -235,10 +234,9 @@ def _check_interpolator(X: np.ndarray, y: Float[Array, " n"]) -> Dense:
     if rank == X.shape[0]:
         return Dense(jnp.asarray(X))
     basis = left[:, :rank]
-    if not is_traced(y):
-        labels = np.asarray(y)
-        outside = np.linalg.norm(labels - basis @ (basis.T @ labels))
-        if outside > np.sqrt(np.finfo(X.dtype).eps) * np.linalg.norm(labels):
+    if isinstance(y, np.ndarray):
+        outside = np.linalg.norm(y - basis @ (basis.T @ y))
+        if outside > np.sqrt(np.finfo(X.dtype).eps) * np.linalg.norm(y):
             raise ValueError(
                 f"X, y have no interpolator: X ({X.shape[0]} rows, rank {rank}) cannot reach y "
                 f"(distance {outside:.2g}). Remove conflicting rows, or add features."

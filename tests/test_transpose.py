@@ -41,7 +41,9 @@ def closed(x, t):
 
 def total(function):
     """A scalar that depends on every output, not linearly."""
-    return lambda x, t: jnp.sum(jnp.sin(function(x, t)["power"])) + function(x, t)["linear"] ** 2
+    return lambda x, t: (
+        jnp.sum(jnp.sin(function(x, t)["power"])) + jnp.sum(function(x, t)["linear"] ** 2)
+    )
 
 
 wrapped = transposable(solve)
@@ -108,16 +110,26 @@ def test_derivatives_of_any_order(modes):
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0)], ids=["x", "t"])
 @pytest.mark.parametrize("modes", ORDERS[:2], ids=names)
-def test_batches_under_jit_also_of_outputs_that_do_not_vary(modes, axes):
-    """Second derivatives of "linear" and "fixed" are the same for every member."""
-    batch = jnp.stack([POINT[0], 2 * POINT[0]]), jnp.array([0.9, 0.4])
-    args = [b if axis == 0 else p for b, p, axis in zip(batch, POINT, axes, strict=True)]
-    for function, plain in [
-        (value, expected),
-        (lambda x, t: wrapped(x, t)[0]["linear"], lambda x, t: closed(x, t)["linear"]),
-    ]:
-        got = jax.jit(jax.vmap(compose(modes, function, (0, 1)), axes))(*args)
-        assert_same(got, jax.vmap(compose(modes, plain, (0, 1)), axes)(*args))
+def test_second_derivatives_of_batches_of_jitted_batches(modes, axes):
+    """As a limit is run: over blocks under jit, and a batch of those, one argument shared.
+
+    JAX 0.10 fails here on an output whose derivative is the same for all members, unless `_tie`
+    prevents it.
+    """
+
+    def over_blocks(function):
+        def run(x, t):
+            times = jnp.broadcast_to(t, x.shape[:1])
+            return jax.vmap(lambda x, t: function(x, t), (0, 0))(x, times)
+
+        return total(jax.jit(run))
+
+    blocks = jnp.stack([POINT[0], 2 * POINT[0]])
+    args = [jnp.stack([blocks, blocks + 1]), POINT[1]]
+    if axes == (None, 0):
+        args = [blocks, jnp.array([0.9, 0.4, 0.7])]
+    got = jax.jit(jax.vmap(compose(modes, over_blocks(lambda *a: wrapped(*a)[0]), 1), axes))(*args)
+    assert_same(got, jax.vmap(compose(modes, over_blocks(closed), 1), axes)(*args))
 
 
 def count(function, *args):
