@@ -64,36 +64,43 @@ def solve_dual(
 
 
 def _newton(function, curvature, scale, start):
-    """Newton's method until the mismatch is rounding."""
+    """Newton's method until the mismatch is rounding.
+
+    Whether to go on is decided once, in the body: a batched loop evaluates its condition twice,
+    and two compilations of a comparison at rounding level can disagree for ever.
+    """
     eps = jnp.finfo(start.dtype).eps
 
-    def unfinished(state):
-        multiplier, residual, iteration = state
-        large = jnp.max(jnp.abs(residual)) > 8 * eps * scale(multiplier)
-        return large & (iteration < _MAX_ITERATIONS)
+    def large(multiplier, residual):
+        return jnp.max(jnp.abs(residual)) > 8 * eps * scale(multiplier)
 
     def step(state):
-        multiplier, residual, iteration = state
+        multiplier, residual, iteration, _ = state
         move = -jnp.linalg.solve(curvature(multiplier), residual)
         length = _line_search(function, multiplier, move, jnp.sum(residual * move))
         multiplier = multiplier + length * move
-        return multiplier, function(multiplier), iteration + 1
+        residual, iteration = function(multiplier), iteration + 1
+        again = large(multiplier, residual) & (iteration < _MAX_ITERATIONS)
+        return multiplier, residual, iteration, again
 
-    multiplier, _, _ = lax.while_loop(unfinished, step, (start, function(start), 0))
-    return multiplier
+    first = function(start)
+    state = (start, first, 0, large(start, first))
+    return lax.while_loop(lambda state: state[-1], step, state)[0]
 
 
 def _line_search(function, point, move, slope):
     """Halve the step until the line's derivative, rising from `slope` < 0, is at most |slope|/2."""
 
-    def overshoots(state):
-        length, halvings = state
+    def overshoots(length, halvings):
         rising = jnp.sum(function(point + length * move) * move)
         return ~(rising <= -slope / 2) & (halvings < _MAX_HALVINGS)
 
-    length, _ = lax.while_loop(
-        overshoots, lambda s: (s[0] / 2, s[1] + 1), (jnp.ones_like(slope), 0)
-    )
+    def halve(state):
+        length, halvings = state[0] / 2, state[1] + 1
+        return length, halvings, overshoots(length, halvings)
+
+    one = jnp.ones_like(slope)
+    length, *_ = lax.while_loop(lambda state: state[-1], halve, (one, 0, overshoots(one, 0)))
     return length
 
 
