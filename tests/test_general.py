@@ -45,7 +45,7 @@ def test_real_data(epsilon, record_property):
     assert found.result == RESULTS.successful
     truth = ref.general_limit(problem.X, problem.y, epsilon, ALPHA)
     error, gap = relative(found.beta, truth), infeasibility(problem, found.beta)
-    record_property("relative_error_infeasibility", (error, gap))
+    record_property("relative_error_infeasibility", (float(error), float(gap)))
     record_property("steps", int(found.stats["num_steps"]))
     assert error <= 1e-5
     assert gap <= 1e-6
