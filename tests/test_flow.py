@@ -342,7 +342,7 @@ def thousand():
 def test_a_thousand_at_once_equal_single_solves(thousand, record_property):
     paths, some, singles, seconds = thousand
     steps = np.asarray(paths.stats["num_steps"])
-    record_property("seconds", float(seconds))
+    record_property("seconds", {k: float(v) for k, v in seconds.items()})
     record_property("steps_median_max", (float(np.median(steps)), int(np.max(steps))))
     assert paths.u.shape == (1000, 200, 7) and steps.shape == (1000, 2)
     for name in ("u", "v", "beta", "dual", "warmup_end", "sign_end"):
