@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._problem import Problem as Problem
     from ._results import RESULTS as RESULTS
     from ._rules import GradientDescent as GradientDescent, SmoothedSign as SmoothedSign
+    from ._sweep._api import sweep as sweep
 
 _HOME = {
     "Assumptions": "_assumptions",
@@ -45,6 +46,7 @@ _HOME = {
     "RESULTS": "_results",
     "GradientDescent": "_rules",
     "SmoothedSign": "_rules",
+    "sweep": "_sweep._api",
 }
 
 __version__ = "0.1.0"
@@ -67,6 +69,7 @@ __all__ = [
     "random_sparse_problem",
     "solve_limit",
     "solve_trajectory",
+    "sweep",
 ]
 
 

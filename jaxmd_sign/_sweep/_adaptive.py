@@ -1,0 +1,136 @@
+"""Cases by the adaptive solver that users see: the reference of sweeps, and their fallback.
+
+A batch runs until its slowest case ends, so cases of like cost are put together. Batches have few
+sizes, whatever the number of cases, so that a program is compiled once for each.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._kkt import _minimize, bregman, kkt, safe_norm
+from .._limit import Limit, solve_limit
+from .._problem import Blocks, Problem
+from .._results import RESULTS
+from .._rules import SmoothedSign
+from ._devices import is_cpu, num_devices, over_devices
+from ._plan import Settings
+from ._variables import CODES
+
+_CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
+_WIDER = 32  # on other devices
+
+
+def _code_table() -> np.ndarray:
+    """Our code for every value of `RESULTS`."""
+    members = {name: item._value for name, item in RESULTS._name_to_item.items()}
+    table = np.full(max(members.values()) + 1, CODES["solver_failed"].value)
+    for name, value in members.items():
+        if name in CODES:
+            table[value] = CODES[name].value
+    return table
+
+
+def solve_adaptively(
+    problems: Problem,
+    settings: Settings,
+    which: np.ndarray | None,
+    epsilon: np.ndarray,
+    alpha: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """As `solve_cases`."""
+    num_cases = len(epsilon)
+    order = np.lexsort((alpha, epsilon))  # cost falls with ε, then with α
+    size = _batch_size(problems, num_cases)
+    values: dict[str, np.ndarray] = {}
+    for start in range(0, num_cases, size):
+        index = order[start : start + size]
+        index = np.pad(index, (0, size - len(index)), mode="edge")
+        chosen = None if which is None else which[index]
+        solved = _solve(problems, chosen, epsilon[index], alpha[index], settings)
+        for name, value in solved.items():
+            value = np.asarray(value)
+            if name not in values:
+                values[name] = np.empty((num_cases, *value.shape[1:]), value.dtype)
+            values[name][index] = value
+    return values
+
+
+def _batch_size(problem: Problem, num_cases: int) -> int:
+    """The usual size, or a power of two for fewer cases; a multiple of the number of devices."""
+    blocks = isinstance(problem.data, Blocks)
+    usual = max(1, _CPU_ROWS // problem.num_examples) if blocks else _CPU_GENERAL
+    usual = usual if is_cpu() else usual * _WIDER
+    fewer = 1 << (num_cases - 1).bit_length()
+    return -(-min(usual, fewer) // num_devices()) * num_devices()
+
+
+@partial(jax.jit, static_argnames="settings")
+def _solve(
+    problems: Problem,
+    which: Array | None,
+    epsilon: Float[Array, " B"],
+    alpha: Float[Array, " B"],
+    settings: Settings,
+) -> dict[str, Array]:
+    def one(problems, which, epsilon, alpha):
+        problem = problems if which is None else jax.tree.map(lambda x: x[which], problems)
+        return _case(problem, epsilon, alpha, settings)
+
+    def batch(problems, which, epsilon, alpha):
+        return jax.vmap(one, in_axes=(None, 0, 0, 0))(problems, which, epsilon, alpha)
+
+    return over_devices(batch)(problems, which, epsilon, alpha)
+
+
+def _case(
+    problem: Problem, epsilon: Float[Array, ""], alpha: Float[Array, ""], settings: Settings
+) -> dict[str, Array]:
+    """Every wanted variable of one case; NaN if it failed."""
+
+    def kkt_error(epsilon):
+        limit = _limit(problem, epsilon, alpha, settings)
+        conditions = kkt(problem, limit)
+        return conditions.error, (limit, conditions)
+
+    values: dict[str, Array] = {}
+    if settings.wants("kkt_error_slope"):
+        one = jnp.ones_like(epsilon)
+        _, values["kkt_error_slope"], found = jax.jvp(kkt_error, (epsilon,), (one,), has_aux=True)
+    else:
+        _, found = kkt_error(epsilon)
+    limit, conditions = found
+    values |= {
+        "kkt_error": conditions.error,
+        "kkt_relative_error": conditions.relative_error,
+        "bregman": bregman(limit, limit.beta),
+        "beta": limit.beta,
+        "feasibility": conditions.feasibility,
+    }
+    code = jnp.asarray(_code_table())[limit.result._value]
+    if settings.wants("bregman_gap", "distance_to_minimizer"):
+        dual = _minimize(problem, limit)
+        values["bregman_gap"] = limit.potential.divergence(limit.dual, dual.theta)
+        values["distance_to_minimizer"] = safe_norm(limit.beta - dual.beta)
+        lost = (code == 0) & ~jnp.all(jnp.isfinite(dual.beta))
+        code = jnp.where(lost, CODES["dual_not_converged"].value, code)
+    values = {name: jnp.where(code == 0, value, jnp.nan) for name, value in values.items()}
+    values["result"] = code.astype("int8")
+    values["num_steps"] = jnp.sum(limit.stats["num_steps"]).astype("int32")
+    return {name: values[name] for name in settings.variables}
+
+
+def _limit(
+    problem: Problem, epsilon: Float[Array, ""], alpha: Float[Array, ""], settings: Settings
+) -> Limit:
+    return solve_limit(
+        problem,
+        SmoothedSign(epsilon),
+        alpha,
+        rtol=settings.rtol,
+        reference=settings.reference,
+        max_steps=settings.max_steps,
+    )

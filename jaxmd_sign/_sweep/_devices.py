@@ -1,0 +1,51 @@
+"""What computes: every local device through `shard_map`; on one CPU, a thread for each core."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from .._problem import Blocks, Problem
+
+
+def over_devices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(problems, which, epsilon, alpha)`, its cases split over all local devices.
+
+    Inside a compiled function; the number of cases must be a multiple of `num_devices()`. Each
+    device runs its own loops to their own end: there is no collective in the program.
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return function
+    cases = PartitionSpec("cases")
+    return jax.shard_map(
+        function,
+        mesh=Mesh(np.array(devices), ("cases",)),
+        in_specs=(PartitionSpec(), cases, cases, cases),
+        out_specs=cases,
+        check_vma=False,  # else loops that start from constants are refused
+    )
+
+
+def num_devices() -> int:
+    """How many local devices there are."""
+    return len(jax.local_devices())
+
+
+def is_cpu() -> bool:
+    """Whether the local devices are CPUs."""
+    return jax.local_devices()[0].platform == "cpu"
+
+
+def num_threads(problem: Problem) -> int:
+    """Python threads that call the compiled function, which lets go of the interpreter.
+
+    One where several devices share the work, and for a general X: its LAPACK calls have hung when
+    two threads made them.
+    """
+    if not is_cpu() or num_devices() > 1 or not isinstance(problem.data, Blocks):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,55 @@
+"""Chunks in, solved chunks out, in whatever order they are done; each has its own fixed place."""
+
+import math
+from collections.abc import Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._cases import solve_cases
+from ._devices import num_threads
+from ._plan import Chunk, Plan
+
+Solved = tuple[Chunk, dict[str, np.ndarray]]
+
+_compiled: set[Any] = set()  # what this process has solved before, so that it need not compile
+
+
+def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, None]:
+    """Solve these chunks, several at a time; stopping waits for those that have begun."""
+    todo = iter(todo)
+    for index in islice(todo, 0 if _key(plan) in _compiled else 1):
+        # Alone: threads that meet a new program would each compile it.
+        yield _solve(plan, index)
+        _compiled.add(_key(plan))
+    threads = num_threads(plan.problem)
+    pool = ThreadPoolExecutor(threads, "sweep")
+    try:
+        pending = set()
+        while True:
+            ahead = islice(todo, threads + 1 - len(pending))
+            pending |= {pool.submit(_solve, plan, index) for index in ahead}
+            if not pending:
+                return
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _solve(plan: Plan, index: int) -> Solved:
+    chunk = plan.chunk(index)
+    # A chunk at the end of the grid repeats its last case: another length would compile anew.
+    flat = chunk.start + np.arange(math.prod(plan.tile))
+    cases = plan.cases(np.minimum(flat, chunk.stop - 1))
+    values = solve_cases(plan.problem, plan.settings, *cases)
+    return chunk, {name: value[: chunk.stop - chunk.start] for name, value in values.items()}
+
+
+def _key(plan: Plan) -> Any:
+    leaves, structure = jax.tree.flatten(plan.problem)
+    return plan.settings, structure, tuple(leaf.shape for leaf in leaves), plan.tile
