@@ -70,12 +70,94 @@ class Limit:
         return _complain("; ".join(failed), 1) if failed else 0
 
 
+_GRID = "LO:HI:N, N numbers of one ratio from LO to HI, or one number; each > 0."
+
+
+@dataclass
+class Sweep:
+    """`jaxmd-sign sweep`."""
+
+    data: Annotated[str, arg(help=_DATA, metavar="F")]
+    epsilon: Annotated[str, arg(help=f"Stability constants ε: {_GRID}", metavar="LO:HI:N")]
+    alpha: Annotated[str, arg(help=f"Initial weights α: {_GRID}", metavar="LO:HI:N")]
+    out: Annotated[
+        str,
+        arg(help="Zarr store to write. The same command again goes on there.", metavar="S.zarr"),
+    ]
+    plot: Annotated[
+        str | None, arg(help="Figure of KKT error and gap, .png, .pdf or .svg.", metavar="P.png")
+    ] = None
+    label: Annotated[
+        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
+    ] = None
+    rtol: Annotated[float, arg(help="Relative tolerance of β∞.", metavar="R")] = 1e-6
+    reference: Annotated[
+        Literal["start", "warmup"], arg(help="Where D is measured from: 0⁺ or T₁.")
+    ] = "start"
+    max_steps: Annotated[int, arg(help="Most solver steps per block.", metavar="N")] = 65536
+    variables: Annotated[
+        str | None, arg(help="Some variables only, with commas between.", metavar="A,B")
+    ] = None
+    scheduler: Annotated[
+        str | None, arg(help="Solve on the dask cluster at this address.", metavar="ADDRESS")
+    ] = None
+    workers: Annotated[
+        int | None, arg(help="Solve in so many processes of this machine.", metavar="N")
+    ] = None
+
+    def run(self) -> int:
+        """Solve and write; the exit status."""
+        from ._data import load_problem
+        from ._sweep._command import sweep_command
+
+        try:
+            line, failed = sweep_command(
+                load_problem(self.data, self.label),
+                self.epsilon,
+                self.alpha,
+                self.out,
+                variables=self.variables,
+                figure=self.plot,
+                scheduler=self.scheduler,
+                workers=self.workers,
+                rtol=self.rtol,
+                reference=self.reference,
+                max_steps=self.max_steps,
+            )
+        except KeyboardInterrupt:
+            return _complain("stopped; the same command goes on from here.", 130)
+        print(line)
+        return _complain(f"{self.out}: {failed}", 1) if failed else 0
+
+
+@dataclass
+class Status:
+    """`jaxmd-sign status`."""
+
+    store: Annotated[tyro.conf.Positional[str], arg(help="Store of a sweep.", metavar="STORE")]
+    json: Annotated[bool, arg(help="Print one JSON object instead of lines.")] = False
+
+    def run(self) -> int:
+        """Read the books of the store and print; the exit status."""
+        import json
+
+        from ._sweep._status import lines, status
+
+        found = status(self.store)
+        print(json.dumps(found, ensure_ascii=False) if self.json else "\n".join(lines(found)))
+        return 0
+
+
 _REPRODUCE = "The figures of the source as PNG and PDF, and summary.json with all their numbers."
 _LIMIT = "The limit of smoothed sign descent, with its KKT error, minimiser gap and stage times."
+_SWEEP = "Limits over a grid of ε and α, into a store that survives whatever stops it."
+_STATUS = "What of a sweep is done, failed and to do."
 
 Command = Annotated[
     Annotated[Reproduce, subcommand("reproduce", description=_REPRODUCE)]
-    | Annotated[Limit, subcommand("limit", description=_LIMIT)],
+    | Annotated[Limit, subcommand("limit", description=_LIMIT)]
+    | Annotated[Sweep, subcommand("sweep", description=_SWEEP)]
+    | Annotated[Status, subcommand("status", description=_STATUS)],
     arg(help="Add --help for what they take", name=""),
 ]
 
@@ -89,9 +171,10 @@ def main(args: Sequence[str] | None = None) -> int:
         args=args,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    import jax
+    if not isinstance(command, Status):
+        import jax
 
-    jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_enable_x64", True)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: _complain(str(message), 0)

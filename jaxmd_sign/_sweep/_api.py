@@ -64,7 +64,7 @@ def sweep(
     - `rtol`: relative tolerance; the default is 1e-5 in float32, and None as in `solve_limit`.
     - `variables`: which variables to compute, by default all but `kkt_error_slope`, the derivative
         of `kkt_error` in ε. `result` always comes along.
-    - `max_steps`: most solver steps per block. A store may be gone on with by another number.
+    - `max_steps`: most solver steps per block. More of them may go on with a store of fewer.
     - `chunk_size`: most cases in a chunk, which is what a kill can cost each thread.
     - `client`: a `dask.distributed.Client` whose workers solve the chunks. Needs the extra `dask`.
     - `progress`: show a bar on stderr; by default if that is a terminal.
@@ -139,6 +139,6 @@ def _run(
             sink.put(chunk, values)
             note = marks[chunk.index] = mark(chunk.start, values["result"])
             bar.advance(note["cases"], sum(note["failed"].values()))
-    dataset = sink.dataset() if isinstance(sink, Memory) else load(sink.path)
     seconds = time.perf_counter() - begin
+    dataset = sink.dataset() if isinstance(sink, Memory) else load(sink.path)
     return Outcome(dataset, plan, total(marks.values()), plan.num_cases - done, seconds)

@@ -19,7 +19,7 @@ from ._devices import num_threads
 from ._variables import DEFAULT_VARIABLES, VARIABLES
 
 MOST_LOST = 100_000  # cases that a kill may cost
-_ROWS = 32_768  # blocks in a chunk, about
+_ROWS = 65_536  # blocks in a chunk, about
 _GENERAL_CASES = 512  # in a chunk, where each costs about a millisecond
 _NUMBERS = 2**22  # entries of β in a chunk, at most
 _RTOL = 1e-6
@@ -99,7 +99,7 @@ class Plan:
         return Chunk(index, corner, extent, start, start + math.prod(extent))
 
     def cases(self, flat: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-        """Number of the problem (None if there is only one), ε and α at places of the flat order."""
+        """Number of the problem (None if there is one only), ε and α of places in that order."""
         per_problem = self.num_cases // (self.num_problems or 1)
         which, case = np.divmod(flat, per_problem)
         pair = np.divmod(case, len(self.alpha)) if self.product else (case, case)

@@ -58,8 +58,13 @@ def open_store(path: Path, plan: Plan, resume: bool, own_chunks: bool) -> Plan:
             f"store {path} has chunks of {' × '.join(map(str, tile))} cases, not of chunk_size. "
             "Leave out chunk_size, or give another path."
         )
-    if manifest["max_steps"] != plan.settings.max_steps:
-        write_manifest(path, manifest | {"max_steps": plan.settings.max_steps})
+    before, now = manifest["max_steps"], plan.settings.max_steps
+    if now < before:  # would lose what needed more
+        raise ValueError(
+            f"max_steps is {now}, but store {path} was written with {before}. Give that or more."
+        )
+    if now > before:
+        write_manifest(path, manifest | {"max_steps": now})
     return replace(plan, tile=tile)
 
 
@@ -184,6 +189,8 @@ def _make_arrays(zarr: Any, path: Path, plan: Plan) -> None:
             dtype=dtype,
             fill_value=fill,
             compressors=None,
+            # c.0.1 rather than c/0/1: no folder to make for each chunk
+            chunk_key_encoding={"name": "default", "separator": "."},
             dimension_names=dims(plan, name),
             attributes=notes(name) | named,
         )
@@ -206,9 +213,9 @@ def write_chunk(
         if chunk.extent != tile:  # at the far ends of the grid: the rest is not read
             missing = [(0, side - size) for side, size in zip(tile, chunk.extent, strict=True)]
             block = np.pad(block, [*missing, *[(0, 0)] * (value.ndim - 1)])
-        key = "/".join(map(str, [*place, *[0] * (value.ndim - 1)]))
+        key = ".".join(map(str, ["c", *place, *[0] * (value.ndim - 1)]))
         block = np.ascontiguousarray(block, value.dtype.newbyteorder("<"))
-        write_atomically(path / name / "c" / key, block.data)
+        write_atomically(path / name / key, block.data)
     note = mark(chunk.start, values["result"])
     write_mark(path, chunk.index, note)
     return note

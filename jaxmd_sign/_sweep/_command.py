@@ -1,0 +1,86 @@
+"""`jaxmd-sign sweep`: from words to a sweep into a store, and back to a line of words."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from .._problem import Problem
+from ._api import Outcome, run_sweep
+from ._plot import check_plot, plot
+from ._status import failures
+from ._variables import CODES
+
+_MOST = 10_000_000
+
+
+def sweep_command(
+    problem: Problem,
+    epsilon: str,
+    alpha: str,
+    out: str,
+    *,
+    variables: str | None,
+    figure: str | None,
+    scheduler: str | None,
+    workers: int | None,
+    **settings: Any,
+) -> tuple[str, str | None]:
+    """Sweep and plot: the line that sums it up, and what failed (None: nothing did)."""
+    names = None if variables is None else [name.strip() for name in variables.split(",")]
+    if figure is not None:
+        check_plot(figure, names)
+    axes = values("epsilon", epsilon), values("alpha", alpha)
+    settings |= {"variables": names, "product": True, "smoothing": "abs", "depth": 2}
+    with _client(scheduler, workers) as client:
+        outcome = run_sweep(problem, *axes, store=out, client=client, chunk_size=None, **settings)
+    if figure is not None:
+        plot(outcome.dataset, figure)
+    return summary(outcome), complaint(outcome)
+
+
+def values(name: str, text: str) -> np.ndarray:
+    """`LO:HI:N`, N numbers from LO to HI of one ratio, or one number."""
+    try:
+        parts = text.split(":")
+        if len(parts) == 1:
+            return np.array([float(text)])
+        low, high, count = float(parts[0]), float(parts[1]), int(parts[2])
+        usable = len(parts) == 3 and 0 < low < np.inf and 0 < high < np.inf and 0 < count <= _MOST
+    except (ValueError, IndexError):
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"{name} must be a positive number, or LO:HI:N for N numbers from LO to HI evenly "
+            f"spaced in the logarithm, e.g. 1e-4:1e-1:50, but is {text!r}."
+        )
+    return np.geomspace(low, high, count)
+
+
+def _client(scheduler: str | None, workers: int | None) -> Any:
+    """A cluster to solve on, as a context; None without one."""
+    return nullcontext()
+
+
+def summary(outcome: Outcome) -> str:
+    """Cases, failures by reason, seconds, cases/s."""
+    total = outcome.total["cases"]
+    line = f"{total:,} cases, {failures(outcome.total['failed'])} failed"
+    if outcome.solved < total:
+        line += f", {total - outcome.solved:,} of them there before"
+    if outcome.solved:
+        line += f", {outcome.seconds:.1f} s, {outcome.solved / outcome.seconds:,.0f} cases/s"
+    return line
+
+
+def complaint(outcome: Outcome) -> str | None:
+    """How many cases failed, the first of them and the remedy."""
+    if outcome.total["first"] is None:
+        return None
+    place, reason = outcome.total["first"]
+    _, epsilon, alpha = outcome.plan.cases(np.array([place]))
+    failed = sum(outcome.total["failed"].values())
+    return (
+        f"{failed:,} of {outcome.total['cases']:,} cases failed; the first is epsilon = "
+        f"{epsilon[0]:g}, alpha = {alpha[0]:g}: {CODES[reason].sentence}"
+    )

@@ -1,0 +1,110 @@
+"""A sweep drawn: KKT error and Bregman gap over ε, a line for each α or a map of both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .._figures import _STYLE, _WIDTH
+
+_LABELS = {
+    "kkt_error": r"KKT error $\|e\|$",
+    "bregman_gap": r"gap $D(\beta_\infty) - D(\beta^*)$",
+}
+_MOST_LINES = 8
+_KINDS = (".png", ".pdf", ".svg")
+_MAP, _MARK = "viridis", "#D55E00"
+
+
+def check_plot(path: str, variables: Sequence[str] | None) -> None:
+    """`ValueError` before a sweep rather than after it."""
+    if Path(path).suffix.lower() not in _KINDS:
+        raise ValueError(f"plot must end in {', '.join(_KINDS)}, but is {path}.")
+    if not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"plot: the folder of {path} does not exist. Make it first.")
+    if variables is not None and not set(_LABELS) & set(variables):
+        raise ValueError(f"plot needs one of the variables {', '.join(_LABELS)}.")
+
+
+def plot(dataset: xr.Dataset, path: str) -> None:
+    """Draw a sweep over ε × α and save it."""
+    with mpl.rc_context(_STYLE):
+        try:
+            draw_sweep(dataset).savefig(path)
+        except OSError as error:
+            raise ValueError(f"plot: cannot write {path} ({error.strerror or error}).") from None
+
+
+def draw_sweep(dataset: xr.Dataset) -> Figure:
+    """A panel for each of KKT error and gap that is there."""
+    names = [name for name in _LABELS if name in dataset]
+    draw = _lines if dataset.sizes["alpha"] <= _MOST_LINES else _map
+    figure = Figure(figsize=(_WIDTH if len(names) > 1 else _WIDTH / 2, 2.7), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    epsilon, alpha = dataset.epsilon.values, dataset.alpha.values
+    for axes, name in zip(panels, names, strict=True):
+        draw(axes, epsilon, alpha, dataset[name].transpose("epsilon", "alpha").values, name)
+        axes.set(xscale="log", xlabel=r"$\varepsilon$")
+        if len(epsilon) > 1:
+            axes.set_xlim(np.min(epsilon), np.max(epsilon))
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 5))
+    return figure
+
+
+def _lines(
+    axes: Axes, epsilon: np.ndarray, alpha: np.ndarray, values: np.ndarray, name: str
+) -> None:
+    """A line for each α, dark to light, with a dot where it is least."""
+    order = np.argsort(epsilon)
+    shades = mpl.colormaps[_MAP](np.linspace(0, 0.88, len(alpha)))
+    best = _least(values)
+    for i, color in zip(np.argsort(alpha), shades, strict=True):
+        axes.plot(epsilon[order], values[order, i], color=color, label=rf"$\alpha = {alpha[i]:g}$")
+        if best[i] >= 0:
+            axes.plot(epsilon[best[i]], values[best[i], i], "o", color=color, ms=4, clip_on=False)
+    axes.plot([], [], "o", color="0.35", ms=4, label=r"least over $\varepsilon$")
+    axes.set_ylabel(_LABELS[name])
+    axes.set_ylim(0)
+
+
+def _map(axes: Axes, epsilon: np.ndarray, alpha: np.ndarray, values: np.ndarray, name: str) -> None:
+    """Values over ε and α as colours, with a line where they are least over ε."""
+    columns, rows = np.argsort(epsilon), np.argsort(alpha)
+    sheet = axes.pcolormesh(
+        _edges(epsilon[columns]),
+        _edges(alpha[rows]),
+        values[np.ix_(columns, rows)].T,
+        cmap=_MAP,
+        rasterized=True,
+    )
+    axes.figure.colorbar(sheet, ax=axes, label=_LABELS[name])
+    best = _least(values)[rows]
+    there = best >= 0
+    axes.plot(
+        epsilon[best[there]], alpha[rows][there], color=_MARK, label=r"least over $\varepsilon$"
+    )
+    axes.set(yscale="log", ylabel=r"$\alpha$", ylim=(np.min(alpha), np.max(alpha)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Edges of cells around log-spaced centres."""
+    logs = np.log(centres)
+    middle = (logs[1:] + logs[:-1]) / 2
+    half = (logs[1:] - logs[:-1]) / 2 if len(logs) > 1 else np.array([0.1])
+    return np.exp([logs[0] - half[0], *middle, logs[-1] + half[-1]])
+
+
+def _least(values: np.ndarray) -> np.ndarray:
+    """Index of the least value of each column, −1 where all of them failed."""
+    filled = np.where(np.isnan(values), np.inf, values)
+    best = np.argmin(filled, axis=0)
+    return np.where(np.isinf(np.min(filled, axis=0)), -1, best)
