@@ -22,6 +22,7 @@ from ._variables import CODES
 
 _CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
 _WIDER = 32  # on other devices
+_SMALL = (16, 128)
 
 
 def _code_table() -> np.ndarray:
@@ -60,12 +61,12 @@ def solve_adaptively(
 
 
 def _batch_size(problem: Problem, num_cases: int) -> int:
-    """The usual size, or a power of two for fewer cases; a multiple of the number of devices."""
+    """The usual size, or 16 or 128 for fewer cases; a multiple of the number of devices."""
     blocks = isinstance(problem.data, Blocks)
     usual = max(1, _CPU_ROWS // problem.num_examples) if blocks else _CPU_GENERAL
     usual = usual if is_cpu() else usual * _WIDER
-    fewer = 1 << (num_cases - 1).bit_length()
-    return -(-min(usual, fewer) // num_devices()) * num_devices()
+    enough = [size for size in _SMALL if size >= num_cases]
+    return -(-min([usual, *enough]) // num_devices()) * num_devices()
 
 
 @partial(jax.jit, static_argnames="settings")

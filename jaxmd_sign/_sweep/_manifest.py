@@ -102,16 +102,25 @@ def refuse_other(store: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """`ValueError` naming what differs between the identity of a store and that of a sweep."""
     if fingerprint(old) == fingerprint(new):
         return
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    changes = [f"{name} was {_say(old.get(name))}, now is {_say(new.get(name))}" for name in names]
+    changes = []
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name):
+            before, now = in_words(name, old.get(name)), in_words(name, new.get(name))
+            changes.append(f"{name} was {before}, now is {'other' if now == before else now}")
     raise ValueError(
         f"store {store} was made with other settings: {'; '.join(changes)}. Go back to those, or "
         "give another path."
     )
 
 
-def _say(value: Any) -> str:
-    """A value of the manifest in words."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else repr(value)
+def in_words(name: str, value: Any) -> str:
+    """An entry of the identity for people to read."""
+    if name == "problem":
+        kind = "block-diagonal X" if value["blocks"] else "general X"
+        several = f"{value['problems']:,} problems, each " if value["problems"] > 1 else ""
+        return f"{several}{kind} ({value['examples']:,} × {value['features']:,})"
+    if name in ("epsilon", "alpha"):
+        if value["values"] == 1:
+            return f"{value['from']:g}"
+        return f"{value['values']:,} values from {value['from']:g} to {value['to']:g}"
+    return ", ".join(value) if isinstance(value, list) else str(value)

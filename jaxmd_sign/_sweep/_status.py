@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ._manifest import read_manifest, read_marks, total
+from ._manifest import in_words, read_manifest, read_marks, total
 
 
 def status(store: str | Path) -> dict[str, Any]:
@@ -27,20 +27,18 @@ def status(store: str | Path) -> dict[str, Any]:
 def lines(status: dict[str, Any]) -> list[str]:
     """The status in words."""
     settings = status["settings"]
-    problem, epsilon, alpha = (settings[name] for name in ("problem", "epsilon", "alpha"))
-    kind = "block-diagonal X" if problem["blocks"] else "general X"
-    several = f"{problem['problems']:,} problems, each " if problem["problems"] > 1 else ""
     names = ("rtol", "reference", "smoothing", "depth", "max_steps", "dtype")
+    words = {name: in_words(name, value) for name, value in settings.items()}
     return [
         f"{status['store']}: {status['cases']:,} cases",
         f"  done      {status['done']:,}",
         f"  failed    {failures(status['failed'])}",
         f"  to do     {status['to_do']:,}",
-        f"  problem   {several}{kind} ({problem['examples']:,} × {problem['features']:,})",
-        f"  epsilon   {_range(epsilon)}",
-        f"  alpha     {_range(alpha)}{'' if settings['product'] else ', zipped with epsilon'}",
-        f"  settings  {', '.join(f'{name} {settings[name]}' for name in names)}",
-        f"  variables {', '.join(settings['variables'])}",
+        f"  problem   {words['problem']}",
+        f"  epsilon   {words['epsilon']}",
+        f"  alpha     {words['alpha']}{'' if settings['product'] else ', zipped with epsilon'}",
+        f"  settings  {', '.join(f'{name} {words[name]}' for name in names)}",
+        f"  variables {words['variables']}",
     ]
 
 
@@ -50,9 +48,3 @@ def failures(counts: dict[str, int]) -> str:
         return "0"
     reasons = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     return f"{sum(counts.values()):,} ({reasons})"
-
-
-def _range(values: dict[str, Any]) -> str:
-    if values["values"] == 1:
-        return f"{values['from']:g}"
-    return f"{values['values']:,} values from {values['from']:g} to {values['to']:g}"
