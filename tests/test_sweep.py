@@ -114,12 +114,19 @@ def test_several_problems_are_each_by_itself(product, grid):
 
 
 @pytest.mark.slow
-def test_general_data_and_reference_at_the_end_of_the_warm_up():
+def test_general_data():
     problem = jms.random_sparse_problem(jax.random.key(3), 2, 5, 2)
-    found = jms.sweep(problem, [0.3, 1.0], 0.1, reference="warmup")
+    found = jms.sweep(problem, [0.3, 1.0], 0.1)
     for epsilon in found.epsilon.values:
         here = found.sel(epsilon=epsilon, alpha=0.1)
-        assert_same(here, one_by_one(problem, epsilon, 0.1, reference="warmup"))
+        assert_same(here, one_by_one(problem, epsilon, 0.1))
+
+
+def test_reference_at_the_end_of_the_warm_up():
+    found = jms.sweep(BLOCKS, EPSILON[:2], ALPHA[0], reference="warmup")
+    for epsilon in found.epsilon.values:
+        here = found.sel(epsilon=epsilon, alpha=ALPHA[0])
+        assert_same(here, one_by_one(BLOCKS, epsilon, ALPHA[0], reference="warmup"))
 
 
 def test_order_and_threads_do_not_matter(monkeypatch, grid):
