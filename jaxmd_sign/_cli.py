@@ -94,7 +94,9 @@ class Sweep:
     reference: Annotated[
         Literal["start", "warmup"], arg(help="Where D is measured from: 0⁺ or T₁.")
     ] = "start"
-    max_steps: Annotated[int, arg(help="Most solver steps per block.", metavar="N")] = 65536
+    max_steps: Annotated[
+        int | None, arg(help="Most solver steps per block, 65536 if None.", metavar="N")
+    ] = None
     variables: Annotated[
         str | None, arg(help="Some variables only, with commas between.", metavar="A,B")
     ] = None
@@ -108,6 +110,7 @@ class Sweep:
     def run(self) -> int:
         """Solve and write; the exit status."""
         from ._data import load_problem
+        from ._sweep._cluster import ClusterError
         from ._sweep._command import sweep_command
 
         try:
@@ -124,6 +127,8 @@ class Sweep:
                 reference=self.reference,
                 max_steps=self.max_steps,
             )
+        except ClusterError as error:
+            return _complain(f"{self.out}: {error}", 1)
         except KeyboardInterrupt:
             return _complain("stopped; the same command goes on from here.", 130)
         print(line)

@@ -11,12 +11,15 @@ import xarray as xr
 
 from .._checks import Numbers
 from .._problem import Problem
+from ._cluster import solve_on_cluster
 from ._dataset import Memory
-from ._manifest import mark, read_marks, total
+from ._manifest import read_marks, total
 from ._plan import Plan, make_plan
 from ._progress import Progress
 from ._run import solve_chunks
 from ._store import Writer, load, open_store, to_do
+
+MAX_STEPS = 65536
 
 
 class Outcome(NamedTuple):
@@ -42,7 +45,7 @@ def sweep(
     reference: str = "start",
     rtol: float | None = 1e-6,
     variables: Sequence[str] | None = None,
-    max_steps: int = 65536,
+    max_steps: int = MAX_STEPS,
     chunk_size: int | None = None,
     client: Any = None,
     progress: bool | None = None,
@@ -77,8 +80,8 @@ def sweep(
 
     !!! example
         >>> found = sweep(Problem([[1.3, 0.7]], [1.0]), [0.01, 0.1, 1.0], [0.01, 0.05])
-        >>> found.kkt_error.sel(epsilon=0.1, alpha=0.05).item()
-        0.102383...
+        >>> round(found.kkt_error.sel(epsilon=0.1, alpha=0.05).item(), 6)
+        0.102383
     """
     return run_sweep(
         problem,
@@ -133,11 +136,16 @@ def _run(
     again = set(todo)
     done = total(mark for index, mark in marks.items() if index not in again)["cases"]
     sink = Memory(plan) if path is None else Writer(path, plan)
-    bar, chunks = Progress(plan.num_cases, done, progress), solve_chunks(plan, todo)
+    if client is None:
+        chunks = solve_chunks(plan, todo)
+    else:
+        chunks = solve_on_cluster(plan, todo, client, path)
+    bar = Progress(plan.num_cases, done, progress)
     with bar, sink, closing(chunks):
-        for chunk, values in chunks:
-            sink.put(chunk, values)
-            note = marks[chunk.index] = mark(chunk.start, values["result"])
+        for chunk, values, note in chunks:
+            if values is not None:
+                sink.put(chunk, values)
+            marks[chunk.index] = note
             bar.advance(note["cases"], sum(note["failed"].values()))
     seconds = time.perf_counter() - begin
     dataset = sink.dataset() if isinstance(sink, Memory) else load(sink.path)

@@ -1,12 +1,12 @@
 """`jaxmd-sign sweep`: from words to a sweep into a store, and back to a line of words."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from .._problem import Problem
-from ._api import Outcome, run_sweep
+from ._api import MAX_STEPS, Outcome, run_sweep
+from ._cluster import cluster
 from ._plot import check_plot, plot
 from ._status import failures
 from ._variables import CODES
@@ -24,6 +24,7 @@ def sweep_command(
     figure: str | None,
     scheduler: str | None,
     workers: int | None,
+    max_steps: int | None,
     **settings: Any,
 ) -> tuple[str, str | None]:
     """Sweep and plot: the line that sums it up, and what failed (None: nothing did)."""
@@ -32,7 +33,8 @@ def sweep_command(
         check_plot(figure, names)
     axes = values("epsilon", epsilon), values("alpha", alpha)
     settings |= {"variables": names, "product": True, "smoothing": "abs", "depth": 2}
-    with _client(scheduler, workers) as client:
+    settings["max_steps"] = MAX_STEPS if max_steps is None else max_steps
+    with cluster(scheduler, workers) as client:
         outcome = run_sweep(problem, *axes, store=out, client=client, chunk_size=None, **settings)
     if figure is not None:
         plot(outcome.dataset, figure)
@@ -55,11 +57,6 @@ def values(name: str, text: str) -> np.ndarray:
             f"spaced in the logarithm, e.g. 1e-4:1e-1:50, but is {text!r}."
         )
     return np.geomspace(low, high, count)
-
-
-def _client(scheduler: str | None, workers: int | None) -> Any:
-    """A cluster to solve on, as a context; None without one."""
-    return nullcontext()
 
 
 def summary(outcome: Outcome) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import threading
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,21 @@ def total(marks: Iterable[dict[str, Any]]) -> dict[str, Any]:
             firsts.append(one["first"])
     counts = {name: count for name, count in failed.items() if count}
     return {"cases": cases, "failed": counts, "first": min(firsts, default=None)}
+
+
+def new_token(store: Path) -> str:
+    """Leave a word in a store, by which others know that they see the same one."""
+    token = uuid.uuid4().hex
+    write_atomically(store / _BOOKS / "token", token.encode())
+    return token
+
+
+def has_token(store: Path, token: str) -> bool:
+    """Whether that word is in the store at this path."""
+    try:
+        return (store / _BOOKS / "token").read_text() == token
+    except OSError:
+        return False
 
 
 def digest(*parts: bytes | memoryview) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 
 from ._cases import solve_cases
 from ._devices import num_threads
+from ._manifest import mark
 from ._plan import Chunk, Plan
 
-Solved = tuple[Chunk, dict[str, np.ndarray]]
+Solved = tuple[Chunk, dict[str, np.ndarray] | None, dict[str, Any]]
+"""A chunk, its values (None: they are in the store already) and its mark."""
 
 _compiled: set[Any] = set()  # what this process has solved before, so that it need not compile
 
@@ -41,13 +43,20 @@ def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, Non
         pool.shutdown(cancel_futures=True)
 
 
-def _solve(plan: Plan, index: int) -> Solved:
+def chunk_cases(
+    plan: Plan, index: int
+) -> tuple[Chunk, tuple[np.ndarray | None, np.ndarray, np.ndarray]]:
+    """A chunk and its cases: as many as in any other, since another length would compile anew."""
     chunk = plan.chunk(index)
-    # A chunk at the end of the grid repeats its last case: another length would compile anew.
     flat = chunk.start + np.arange(math.prod(plan.tile))
-    cases = plan.cases(np.minimum(flat, chunk.stop - 1))
-    values = solve_cases(plan.problem, plan.settings, *cases)
-    return chunk, {name: value[: chunk.stop - chunk.start] for name, value in values.items()}
+    return chunk, plan.cases(np.minimum(flat, chunk.stop - 1))
+
+
+def _solve(plan: Plan, index: int) -> Solved:
+    chunk, cases = chunk_cases(plan, index)
+    solved = solve_cases(plan.problem, plan.settings, *cases)
+    values = {name: value[: chunk.stop - chunk.start] for name, value in solved.items()}
+    return chunk, values, mark(chunk.start, values["result"])
 
 
 def _key(plan: Plan) -> Any:
