@@ -183,6 +183,14 @@ def test_a_shape_is_compiled_once(grid):
     assert _adaptive._solve._cache_size() == before
 
 
+@pytest.mark.parametrize(
+    ("num_cases", "size"), [(1, 16), (16, 16), (40, 16), (120, 128), (500, 128)]
+)
+def test_batches_have_few_sizes_and_pad_little(num_cases, size):
+    assert _adaptive._batch_size(EXAMPLE, num_cases) == size
+    assert _adaptive._batch_size(EXAMPLE, 10_000) == 1024
+
+
 def test_float32_has_its_own_tolerance():
     problem = jms.Problem(X.astype(np.float32), Y.astype(np.float32))
     found = jms.sweep(problem, EPSILON, ALPHA)

@@ -61,12 +61,13 @@ def solve_adaptively(
 
 
 def _batch_size(problem: Problem, num_cases: int) -> int:
-    """The usual size, or 16 or 128 for fewer cases; a multiple of the number of devices."""
+    """The largest size that pads little; a multiple of the number of devices."""
     blocks = isinstance(problem.data, Blocks)
     usual = max(1, _CPU_ROWS // problem.num_examples) if blocks else _CPU_GENERAL
     usual = usual if is_cpu() else usual * _WIDER
-    enough = [size for size in _SMALL if size >= num_cases]
-    return -(-min([usual, *enough]) // num_devices()) * num_devices()
+    sizes = sorted({usual, *(small for small in _SMALL if small < usual)})
+    little = [size for size in sizes if -(-num_cases // size) * size <= 1.25 * num_cases]
+    return -(-max(little, default=sizes[0]) // num_devices()) * num_devices()
 
 
 @partial(jax.jit, static_argnames="settings")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._checks import Numbers, is_traced, usable_rtol, usable_steps
@@ -183,7 +184,8 @@ def _stack(problem: Problem | Sequence[Problem]) -> tuple[Problem, int | None]:
                 f"problem: entries 0 and {i} differ in shape, structure or dtype. Sweep over "
                 "problems of one shape, or call sweep once for each."
             )
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *several), len(several)
+    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *several)
+    return stacked, len(several)
 
 
 def _form(problem: Problem) -> Any:

@@ -5,12 +5,11 @@ in memory, written without it: a sixth of the time. A chunk of the sweep is one 
 each variable, so that no two writers ever touch one file.
 """
 
-import os
 import platform
 import queue
 import shutil
-import tempfile
 import threading
+import uuid
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
@@ -68,9 +67,9 @@ def open_store(path: Path, plan: Plan, resume: bool, own_chunks: bool) -> Plan:
     return replace(plan, tile=tile)
 
 
-def load(path: Path) -> xr.Dataset:
+def load(path: Path, plan: Plan) -> xr.Dataset:
     """The dataset in a store, read when used."""
-    return xr.open_zarr(path)
+    return xr.open_zarr(path)[list(plan.settings.variables)]  # in this order
 
 
 def to_do(marks: dict[int, dict[str, Any]], plan: Plan) -> list[int]:
@@ -152,9 +151,8 @@ def _zarr() -> Any:
 def _make(zarr: Any, path: Path, plan: Plan) -> None:
     """Make the store beside its place, then move it there whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        beside.chmod(0o777 & ~_umask())
         _make_arrays(zarr, beside, plan)
         write_manifest(beside, _manifest(plan))
         beside.rename(path)
@@ -163,12 +161,6 @@ def _make(zarr: Any, path: Path, plan: Plan) -> None:
             raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _make_arrays(zarr: Any, path: Path, plan: Plan) -> None:
