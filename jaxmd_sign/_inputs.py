@@ -10,13 +10,17 @@ from ._rules import AbstractRule
 
 
 def prepare(
-    problem: Problem, rule: AbstractRule, alpha: Numbers
+    problem: Problem, rule: AbstractRule, alpha: Numbers, depth: int
 ) -> tuple[AbstractRule, Float[Array, "..."]]:
     """Rule and α checked and in the problem's dtype."""
     if not isinstance(problem, Problem):
         raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
     if not isinstance(rule, AbstractRule):
         raise ValueError(f"rule must be a rule such as SmoothedSign(0.1), but is {rule!r}.")
+    if depth not in range(2, 9):
+        raise ValueError(f"depth must be a whole number from 2 to 8, but is {depth!r}.")
+    if depth > 2 and not rule.has_epsilon:
+        raise ValueError(f"depth must be 2 for gradient descent, but is {depth}.")
     alpha = as_positive("alpha", alpha, problem.dtype)
     matches_coordinates("alpha", alpha, problem.num_features)
 
