@@ -83,9 +83,17 @@ class BlockFlow(eqx.Module):
 
     q = Y − Σ a (w^M − ω^M) once more, as a variable: its decay like exp(−St) is what makes the flow
     stiff like 1/ε. In log q it is a slope, and an explicit method takes long steps to the end.
+    `unit` is that of time, for an ε that changes with it.
     """
 
     block: Block
+    unit: Float[Array, "*batch"]
+    unimodal = True
+
+    def at(self, t: Float[Array, ""]) -> Block:
+        """The block with its ε of time t."""
+        rule = self.block.rule.at(t * self.unit)
+        return eqx.tree_at(lambda block: block.rule, self.block, rule)
 
     def start(self) -> FlowState:
         return *self.block.start(), jnp.log(self.block.target)
@@ -93,12 +101,12 @@ class BlockFlow(eqx.Module):
     def field(self, t: Float[Array, ""], state: FlowState) -> FlowState:
         w, z, log_q = state
         q = jnp.exp(log_q)
-        w_rate, z_rate, S = self.block.rates(q, w, z)
+        w_rate, z_rate, S = self.at(t).rates(q, w, z)
         return q * w_rate, q * z_rate, -S
 
     def gates(self, t: Float[Array, ""], state: FlowState) -> Float[Array, "2 k"]:
         w, z, log_q = state
-        return self.block.gates(jnp.exp(log_q), w, z)
+        return self.at(t).gates(jnp.exp(log_q), w, z)
 
     def settled(self, t: Float[Array, ""], state: FlowState, tolerance: float) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""

@@ -29,6 +29,7 @@ class Clock(eqx.Module):
     m: Float[Array, ""]
     layer: Float[Array, ""]
     length: Float[Array, ""]
+    unimodal = False
 
     def __init__(self, block: Block):
         self.block = block

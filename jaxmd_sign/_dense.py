@@ -30,6 +30,7 @@ class DenseFlow(eqx.Module):
     alpha: Float[Array, "..."]
     rule: AbstractRule
     depth: int = eqx.field(static=True)
+    unimodal = False
 
     def start(self) -> LogWeights:
         log_alpha = jnp.broadcast_to(jnp.log(self.alpha), self.X.shape[1:])
@@ -145,4 +146,5 @@ def _grown(w: Float[Array, " d"], theta: Float[Array, " d"], depth: int) -> Floa
     if depth == 2:
         return w * jnp.exp(theta)
     p = depth - 2
-    return w * (1 - p * theta * w**p) ** (-1 / p)
+    left = 1 - p * theta * w**p
+    return w * jnp.where(left > 0, left, jnp.nan) ** (-1 / p)

@@ -16,9 +16,9 @@ from ._dense import as_dense, implicit_solver
 from ._inputs import made_usable, prepare
 from ._mirror import mirror_map
 from ._powers import power_difference
-from ._problem import Blocks, Dense, Problem, matmul_precision
+from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
-from ._rules import AbstractRule, SmoothedSign
+from ._rules import AbstractRule
 from ._solve import FOREVER, Outcome, Solved, differentiable, integrate
 from ._stages import TrackedSolver, stage_ends
 
@@ -79,8 +79,7 @@ def solve_trajectory(
     **Arguments:**
 
     - `problem`: a `Problem` with X (n, d).
-    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`. An ε that is a schedule is followed in
-        the way of a general X.
+    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`. ε may be a schedule, a function of t.
     - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
     - `depth`: M of the model β = u^M − v^M, from 2 to 8; 2 for gradient descent.
     - `ts`: increasing times at which to save, shape (T,); 201 times from 0 to `t_end` by default.
@@ -101,8 +100,6 @@ def solve_trajectory(
         Array([0.6021, 0.3104], dtype=float64)
     """
     rule, alpha = prepare(problem, rule, alpha, depth)
-    if isinstance(rule, SmoothedSign) and rule.schedule is not None:
-        problem = Problem(Dense(problem.X), problem.y)
     rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
     atol = rtol if atol is None else usable_atol(atol)
     settings = _Settings(depth, solver, rtol, atol, usable_steps(max_steps), adjoint)
@@ -196,13 +193,14 @@ def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
         flow = as_dense(problem, rule, alpha, settings.depth)
         return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
 
-    def one_block(block):
-        flow = BlockFlow(block)
+    def one_block(block, unit):
+        flow = BlockFlow(block, unit)
         return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
 
     batch = as_blocks(problem, rule, alpha, settings.depth)
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
-    return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * jax.vmap(one_block)(batch.blocks))
+    ends = jax.vmap(one_block)(batch.blocks, unit)
+    return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * ends)
 
 
 def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
@@ -242,11 +240,11 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
     solver = _solver(problem, settings)
 
     def solve(system, adjoint):
-        block, ts = system
-        return _run(BlockFlow(block), ts, settings, solver, adjoint)
+        flow, ts = system
+        return _run(flow, ts, settings, solver, adjoint)
 
     def one_block(block, unit):
-        return differentiable(solve, (block, ts / unit), settings.adjoint)
+        return differentiable(solve, (BlockFlow(block, unit), ts / unit), settings.adjoint)
 
     saved, report = jax.vmap(one_block)(batch.blocks, unit)
     # A block with label 0 and a column with sign 0 stay at α.

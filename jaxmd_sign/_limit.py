@@ -137,6 +137,8 @@ def _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoin
     ends, report = jax.vmap(lambda block: differentiable(solve, block, adjoint))(batch.blocks)
     w, omega, w_ref, omega_ref = (batch.units.weight[:, None] * leaf for leaf in ends)
     start = jnp.broadcast_to(alpha, (problem.num_features,))
+    if reference == "start":
+        w_ref = omega_ref = data.gather(start)  # to the last bit: not by way of the units
 
     def scatter_delta(omega):
         return data.scatter(

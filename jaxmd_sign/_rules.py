@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from ._checks import Numbers, as_positive
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
-from ._smoothing import AbstractSmoothing, as_smoothing
+from ._smoothing import AbstractSmoothing, WithoutEpsilon, as_smoothing
 
 Scale = Float[Array, "..."]
 
@@ -88,7 +88,7 @@ class SmoothedSign(AbstractRule):
     **Arguments:**
 
     - `epsilon`: the stability constant ε > 0, a scalar or one number per coordinate (d,); or a
-        schedule, a function of time, which `solve_trajectory` follows and a limit cannot.
+        schedule, a function of time that gives one number, for `solve_trajectory` only.
     - `smoothing`: `"abs"`, `"sqrt"` (z/√(z² + 1), ε inside the root), `"tanh"`, `"clip"`, or any
         odd, increasing function φ(z) with φ'(0) > 0.
 
@@ -111,6 +111,8 @@ class SmoothedSign(AbstractRule):
         smoothing: str | Callable | AbstractSmoothing = "abs",
     ):
         scheduled = callable(epsilon)
+        if scheduled and as_positive("epsilon", epsilon(0.0)).ndim:
+            raise ValueError("epsilon as a schedule must give one number, but gives several.")
         self.epsilon = as_positive("epsilon", 1.0 if scheduled else epsilon)
         self.schedule = epsilon if scheduled else None
         self.smoothing = as_smoothing(smoothing)
@@ -125,6 +127,10 @@ class SmoothedSign(AbstractRule):
     def strictness(self):
         return self.smoothing.strictness
 
+    @property
+    def _variable(self) -> AbstractSmoothing:
+        return self.smoothing if self.schedule is None else WithoutEpsilon(self.smoothing)
+
     def potential(self, delta, alpha, depth):
         return PowerPotential(delta, depth)
 
@@ -137,13 +143,13 @@ class SmoothedSign(AbstractRule):
         return steep * self.smoothing.secant(q * w * steep)
 
     def encode(self, a, q, omega, depth):
-        return self.smoothing.encode(omega, a * q / self.epsilon, depth)
+        return self._variable.encode(omega, a * q / self.epsilon, depth)
 
     def decode(self, a, q, z, depth):
-        return self.smoothing.decode(z, a * q / self.epsilon, depth)
+        return self._variable.decode(z, a * q / self.epsilon, depth)
 
     def encoded_rate(self, a, q, omega, S, depth):
-        return a / self.epsilon * self.smoothing.rate(omega, a * q / self.epsilon, S, depth)
+        return a / self.epsilon * self._variable.rate(omega, a * q / self.epsilon, S, depth)
 
     def log_gate(self, a, q, w, depth):
         gradient = a * q * w ** (depth - 1)

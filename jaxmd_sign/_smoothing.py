@@ -98,6 +98,15 @@ class Clip(AbstractSmoothing):
         return 1 / jnp.maximum(1, z)
 
 
+class WithoutEpsilon(AbstractSmoothing):
+    """The same φ with a variable ψ_M(ω) that knows no ε: for an ε that changes with time."""
+
+    smoothing: AbstractSmoothing
+
+    def secant(self, z):
+        return self.smoothing.secant(z)
+
+
 class FromFunction(AbstractSmoothing):
     """A user's φ(z)."""
 

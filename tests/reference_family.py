@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
 
 PHI = {
     "abs": lambda z: z / (1 + np.abs(z)),
@@ -85,6 +86,32 @@ def family_limit_time(x, y, epsilon, alpha, smoothing="abs", depth=2, rtol=1e-11
     return _limit(a, s, x, w, omega, alpha, M)
 
 
+def crossings(x, y, epsilon, alpha, smoothing="abs", depth=2) -> list[np.ndarray]:
+    """When |∂F/∂w_i| of one block crosses ε, up or down, by DOP853 in time and its events."""
+    a, Y, M, phi = np.abs(x), abs(y), depth, PHI[smoothing]
+    k = len(a)
+
+    def gradients(state):
+        w, omega = state[:k], state[k:]
+        q = Y - a @ (w**M - omega**M)
+        return np.tile(a, 2) * q * state ** (M - 1)
+
+    events = [lambda t, state, i=i: gradients(state)[i] - epsilon for i in range(k)]
+    signs, start = np.repeat([1, -1], k), np.full(2 * k, alpha)
+    solution = solve_ivp(
+        lambda t, state: signs * phi(gradients(state) / epsilon),
+        (0, 3),
+        start,
+        "DOP853",
+        events=events,
+        rtol=1e-12,
+        atol=1e-14,
+        max_step=0.01,  # so that an event is seen that comes and goes
+    )
+    assert np.max(gradients(solution.y[:, -1])) < epsilon / 10
+    return solution.t_events
+
+
 def _settled(a, Y, M):
     k = len(a)
 
@@ -99,3 +126,20 @@ def _limit(a, s, x, w, omega, alpha, M) -> FamilyLimit:
     growth = s * (w - alpha)
     error = growth - x * (x @ growth) / (x @ x)
     return FamilyLimit(s * (w**M - omega**M), w, omega, float(np.linalg.norm(error)))
+
+
+def gap(x, y, dual, omega, alpha, depth):
+    """D(β_∞) − D(β*) of one block for T_ref = 0⁺, by definition, with β* from a bracketed ν."""
+    a, M, delta, start = np.abs(x), depth, omega**depth, alpha * np.ones(len(x))
+
+    def beta(nu):
+        """s∘∇Φ*(θ_ref + Xᵀν)."""
+        theta = start + a * nu
+        return np.sign(theta) * np.maximum(np.abs(theta) ** M - delta, 0)
+
+    def divergence(beta):
+        return M / (M + 1) * np.sum((np.abs(beta) + delta) ** ((M + 1) / M)) - start @ beta
+
+    low, high = -np.max(start / a), ((abs(y) + a @ delta) / np.sum(a ** (M + 1))) ** (1 / M)
+    nu = brentq(lambda nu: a @ beta(nu) - abs(y), low, high, xtol=1e-15, rtol=1e-14)
+    return divergence(np.abs(dual) ** M - delta) - divergence(beta(nu))

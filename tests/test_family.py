@@ -18,7 +18,14 @@ from jaxmd_sign._mirror import PowerPotential, inverse_mirror_map, mirror_map
 from jaxmd_sign._problem import Dense
 
 SMOOTHINGS = ("abs", "sqrt", "tanh", "clip")
-DEPTHS = (2, 3, 4, 6, 8)
+# Each depth and smoothing is a program to compile, for seconds. ψ_M knows only the depth and φ only
+# the smoothing, so every one of both and not every pair; test_omega.py has all depths.
+CASES = [
+    *(("abs", depth) for depth in (2, 3, 8)),
+    *(("sqrt", depth) for depth in (2, 5)),
+    *(("tanh", depth) for depth in (2, 4)),
+    *(("clip", depth) for depth in (3, 6)),
+]
 ROWS = [((1.3, -0.7), 1.0), ((0.4, 1.1, 0.8), -0.8)]
 X = np.array([[1.3, 0, -0.7, 0, 0], [0, 0.4, 0, 1.1, 0.8]])
 Y = np.array([1.0, -0.8])
@@ -29,7 +36,7 @@ ALPHAS = np.array([0.05, 0.3, 0.05, 0.3, 0.05, 0.3])
 # The velocity of clip has a corner; a step over it is of low order, and the truth, which steps over
 # it as well, is good to 4e-7 at rtol 1e-10 and no better than 1e-8 at 1e-12.
 TOLERANCE = {"abs": 1e-7, "sqrt": 1e-7, "tanh": 1e-7, "clip": 1e-6}
-each_depth = pytest.mark.parametrize("depth", DEPTHS)
+each_case = pytest.mark.parametrize(("smoothing", "depth"), CASES)
 each_smoothing = pytest.mark.parametrize("smoothing", SMOOTHINGS)
 
 
@@ -71,8 +78,7 @@ def relative(found, expected):
     return np.max(np.abs(np.asarray(found) - expected)) / np.max(np.abs(expected))
 
 
-@each_depth
-@each_smoothing
+@each_case
 def test_limits_are_those_of_scipy(smoothing, depth):
     limit, tolerance = solved(smoothing, depth), TOLERANCE[smoothing]
     assert np.all(limit.result == jms.RESULTS.successful)
@@ -86,7 +92,7 @@ def test_limits_are_those_of_scipy(smoothing, depth):
     np.testing.assert_allclose(limit.beta @ X.T, np.tile(Y, (6, 1)), rtol=1e-10)
 
 
-@each_depth
+@pytest.mark.parametrize("depth", [2, 3, 8])
 def test_limits_of_abs_are_right_down_to_epsilon_1e_8(depth):
     epsilon = np.array([1e-8, 1e-7, 1e-6, 1e-5, 3e-5, 30.0])
     limit = solve("abs", depth, epsilon, ALPHAS)
@@ -100,22 +106,27 @@ def test_limits_of_abs_are_right_down_to_epsilon_1e_8(depth):
 
 # The time domain, ours and that of SciPy, as a second and a third route.
 
-IN_TIME = [("sqrt", 2), ("tanh", 2), ("abs", 3), ("clip", 3), ("sqrt", 4), ("tanh", 4)]
+TS = np.array([0.0, 0.3, 1e9])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("smoothing", "depth"), IN_TIME)
-def test_the_end_of_a_trajectory_is_the_limit(smoothing, depth):
-    epsilon, alpha = EPSILONS[2:5], ALPHAS[2:5]
+@cache
+def flow_of(smoothing, depth):
+    """Three of the cases in time."""
 
     @jax.jit
     @jax.vmap
     def run(epsilon, alpha):
         rule = jms.SmoothedSign(epsilon, smoothing)
-        return jms.solve_trajectory(PROBLEM, rule, alpha, depth=depth, ts=np.array([0.0, 0.5, 1e9]))
+        return jms.solve_trajectory(PROBLEM, rule, alpha, depth=depth, ts=TS)
 
-    flow, limit = run(epsilon, alpha), solved(smoothing, depth)
-    tolerance = 1e-7 if smoothing != "clip" else 1e-6
+    return run(EPSILONS[2:5], ALPHAS[2:5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("smoothing", "depth"), [("abs", 3), ("clip", 3)])
+def test_the_end_of_a_trajectory_is_the_limit(smoothing, depth):
+    flow, limit = flow_of(smoothing, depth), solved(smoothing, depth)
+    tolerance = TOLERANCE[smoothing]
     assert np.all(flow.result == jms.RESULTS.successful)
     for i in range(3):
         assert relative(flow.beta[i, -1], limit.beta[i + 2]) <= tolerance
@@ -128,7 +139,7 @@ def test_the_end_of_a_trajectory_is_the_limit(smoothing, depth):
         np.testing.assert_allclose(flow.gradient_v[i], -c * flow.v[i] ** (depth - 1), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("smoothing", "depth"), [("tanh", 2), ("abs", 3), ("sqrt", 4)])
+@pytest.mark.parametrize(("smoothing", "depth"), [("tanh", 2), ("abs", 3), ("sqrt", 5)])
 def test_limits_are_those_of_scipy_in_time(smoothing, depth):
     for i in (2, 3):
         case = EPSILONS[i], ALPHAS[i]
@@ -211,7 +222,7 @@ def conditions(limit):
     return report, minimizer, jms.bregman_gap(PROBLEM, limit), divergences
 
 
-EXPLAINED = [("abs", 3), ("clip", 3), ("tanh", 2), ("sqrt", 5), ("tanh", 5)]
+EXPLAINED = [("abs", 3), ("clip", 3), ("tanh", 4)]
 
 
 @pytest.mark.parametrize(("smoothing", "depth"), EXPLAINED)
@@ -247,7 +258,7 @@ def test_the_minimizer_is_feasible_and_the_gap_is_its_lead(smoothing, depth):
         np.testing.assert_allclose(outside, 0, atol=1e-12)
 
 
-@each_smoothing
+@pytest.mark.parametrize("smoothing", ["abs", "sqrt", "tanh"])
 def test_gradient_descent_is_the_limit_of_large_epsilon(smoothing):
     """For depth 2: weights then move like φ'(0) g/ε, and time has no say in where they end."""
     epsilon = np.array([1e2, 1e3, 1e4, 1e4, 1e6, 1e6])
@@ -268,15 +279,24 @@ DIRECTION = np.array([0.3, 0, -0.5, 0, 0]), np.array([0, 0.4, 0, 0.2, -0.6])
 def scalar(smoothing, depth, X, log_epsilon, log_alpha):
     problem, rule = PROBLEM.with_data(X, Y), jms.SmoothedSign(jnp.exp(log_epsilon), smoothing)
     limit = jms.solve_limit(problem, rule, jnp.exp(log_alpha), depth=depth)
-    return jms.kkt(problem, limit).error ** 2 + limit.beta @ WEIGHTS
+    error, gap = jms.kkt(problem, limit).error, jms.bregman_gap(problem, limit)
+    return error**2 + limit.beta @ WEIGHTS + gap
+
+
+def expected_scalar(smoothing, depth, x, log_epsilon, log_alpha):
+    alpha = np.exp(log_alpha)
+    beta, dual, omega, error = truth(smoothing, depth, np.exp(log_epsilon), alpha, x)
+    blocks = zip(x, Y, COLUMNS, strict=True)
+    gap = sum(family.gap(row[at], y, dual[at], omega[at], alpha, depth) for row, y, at in blocks)
+    return error**2 + beta @ WEIGHTS + gap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("smoothing", "depth"), [("sqrt", 2), ("abs", 3), ("tanh", 4)])
-def test_derivatives_are_those_of_scipy(smoothing, depth):
+def test_derivatives_are_those_of_scipy():
+    """In ε, α and X, by `jvp` and by `grad`."""
     args = X, np.log(0.05), np.log(0.1)
     directions = np.stack(DIRECTION), 0.7, -0.4
-    function = partial(scalar, smoothing, depth)
+    function = partial(scalar, "abs", 3)
 
     @jax.jit
     def derivatives(args, directions):
@@ -285,14 +305,11 @@ def test_derivatives_are_those_of_scipy(smoothing, depth):
     (in_X, in_epsilon, in_alpha), forward = derivatives(args, directions)
 
     def along(t, *moves):
-        x, log_epsilon, log_alpha = (a + t * b for a, b in zip(args, moves, strict=True))
-        beta, *_, error = truth(smoothing, depth, np.exp(log_epsilon), np.exp(log_alpha), x)
-        return error**2 + beta @ WEIGHTS
+        return expected_scalar("abs", 3, *(a + t * b for a, b in zip(args, moves, strict=True)))
 
     for moves, derivative in [
         ((0 * X, 1.0, 0.0), in_epsilon),
         ((0 * X, 0.0, 1.0), in_alpha),
-        ((directions[0], 0.0, 0.0), np.sum(in_X * directions[0])),
         (directions, forward),
     ]:
         expected, uncertainty = ref.derivative(lambda t, m=moves: along(t, *m), 0.0, 0.05, 4)
@@ -302,18 +319,23 @@ def test_derivatives_are_those_of_scipy(smoothing, depth):
     np.testing.assert_allclose(forward, total, rtol=1e-10)
 
 
-def test_gap_and_minimizer_have_derivatives_in_both_modes():
-    def gap(log_epsilon, rtol=None):
-        rule = jms.SmoothedSign(jnp.exp(log_epsilon), "tanh")
-        limit = jms.solve_limit(PROBLEM, rule, 0.1, depth=3, rtol=rtol)
-        distance = jnp.sum((limit.beta - jms.bregman_minimizer(PROBLEM, limit)) ** 2)
-        return jms.bregman_gap(PROBLEM, limit) + distance
+@pytest.mark.slow
+@pytest.mark.parametrize(("smoothing", "depth"), [("sqrt", 2), ("tanh", 4)])
+def test_derivatives_in_epsilon_are_those_of_scipy(smoothing, depth):
+    """`jvp` and `grad` from one solve."""
+    at = np.log(0.05)
 
-    at = jnp.log(0.03)
-    expected, uncertainty = ref.derivative(jax.jit(partial(gap, rtol=1e-12)), at, 0.1, 3)
+    @jax.jit
+    def derivatives(at):
+        _, push = jax.linearize(lambda at: scalar(smoothing, depth, X, at, np.log(0.1)), at)
+        return push(1.0), *jax.linear_transpose(push, at)(1.0)
+
+    def along(log_epsilon):
+        return expected_scalar(smoothing, depth, X, log_epsilon, np.log(0.1))
+
+    expected, uncertainty = ref.derivative(along, at, 0.05, 3)
     assert uncertainty < 1e-6 * abs(expected)
-    both = jax.jit(lambda at: (jax.grad(gap)(at), jax.jvp(gap, (at,), (1.0,))[1]))(at)
-    np.testing.assert_allclose(both, expected, rtol=1e-5)
+    np.testing.assert_allclose(derivatives(at), expected, rtol=1e-5)
 
 
 # ε and α per coordinate.
@@ -327,13 +349,10 @@ def test_epsilon_and_alpha_per_coordinate(smoothing, depth):
     limit = solve(smoothing, depth, *MANY)
     assert np.all(limit.result == jms.RESULTS.successful)
     for i in range(6):
-        beta, dual, _, error = truth(smoothing, depth, MANY[0][i], MANY[1][i])
+        beta, dual, *_ = truth(smoothing, depth, MANY[0][i], MANY[1][i])
         for at in COLUMNS:
             assert relative(limit.beta[i, at], beta[at]) <= 1e-7
             assert relative(limit.dual[i, at], dual[at]) <= 1e-7
-        assert jms.kkt(PROBLEM, jax.tree.map(lambda leaf, i=i: leaf[i], limit)).error == (
-            pytest.approx(error, abs=1e-7)
-        )
 
 
 @pytest.mark.parametrize(("smoothing", "depth"), [("abs", 2), ("clip", 3), ("tanh", 4)])
@@ -366,15 +385,16 @@ def test_gradient_in_200_epsilons():
 
     @jax.jit
     def derivatives(at):
-        return jax.grad(function)(at), jax.jvp(function, (at,), (full,))[1]
+        _, push = jax.linearize(function, at)
+        return *jax.linear_transpose(push, at)(1.0), push(full)
 
     gradient, forward = derivatives(log_epsilon)
     assert gradient.shape == (200,) and np.all(np.isfinite(gradient)) and np.all(gradient != 0)
     np.testing.assert_allclose(gradient @ full, forward, rtol=1e-10)
-    for _ in range(3):
-        blocks = rng.choice(100, 4, replace=False)
+    for _ in range(2):
+        blocks = rng.choice(100, 3, replace=False)
         direction = np.zeros(200)
-        direction[columns[blocks].ravel()] = rng.normal(size=8)
+        direction[columns[blocks].ravel()] = rng.normal(size=6)
 
         def along(t, blocks=blocks, direction=direction):
             epsilon, total = np.exp(log_epsilon + t * direction), 0.0
@@ -393,17 +413,16 @@ def test_gradient_in_200_epsilons():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("smoothing", "depth"), [("abs", 3), ("tanh", 4)])
-def test_blocks_by_the_general_path_agree_with_the_clock(smoothing, depth):
+def test_blocks_by_the_general_path_agree_with_the_clock():
     general = jms.Problem(Dense(jnp.asarray(X)), jnp.asarray(Y))
 
     @jax.jit
     def run(epsilon, alpha):
-        return jms.solve_limit(general, jms.SmoothedSign(epsilon, smoothing), alpha, depth=depth)
+        return jms.solve_limit(general, jms.SmoothedSign(epsilon), alpha, depth=3)
 
     epsilon = np.concatenate([np.tile(EPSILONS[2:4, None], (1, 5)), MANY[0][:4]])
     alpha = np.concatenate([np.tile(ALPHAS[2:4, None], (1, 5)), MANY[1][:4]])
-    clock = solve(smoothing, depth, epsilon, alpha)
+    clock = solve("abs", 3, epsilon, alpha)
     for i in range(4):
         found = run(epsilon[i], alpha[i])
         assert found.result == jms.RESULTS.successful
@@ -437,7 +456,7 @@ def in_time(X, y, schedule, alpha, ts, phi, depth):
 DECAY = optax.exponential_decay(0.5, 1.0, 0.3)
 GAUSSIAN = np.random.default_rng(8).normal(size=(2, 4))
 SCHEDULED = {
-    "optax on blocks": (X, Y, DECAY, lambda t: 0.5 * 0.3**t, "abs", 2),
+    "optax on blocks": (X, Y, DECAY, lambda t: 0.5 * 0.3**t, "sqrt", 4),
     "lambda on any X": (
         GAUSSIAN,
         Y,
@@ -463,16 +482,36 @@ def test_epsilon_that_changes_with_time(case):
 
 @pytest.mark.slow
 def test_a_constant_schedule_is_a_constant_epsilon():
-    rule, ts = jms.SmoothedSign(optax.constant_schedule(0.1)), np.array([0.0, 0.3, 1e9])
-    flow = jms.solve_trajectory(PROBLEM, rule, 0.1, ts=ts)
-    same = jms.solve_trajectory(PROBLEM, jms.SmoothedSign(0.1), 0.1, ts=ts)
-    np.testing.assert_allclose(flow.beta, same.beta, atol=1e-7)
-    np.testing.assert_allclose(flow.warmup_end, same.warmup_end, atol=1e-6)
+    """Although ω is followed in another variable then, which has no ε in it."""
+    plain = flow_of("abs", 3)
+    rule = jms.SmoothedSign(optax.constant_schedule(EPSILONS[3]))
+    flow = jms.solve_trajectory(PROBLEM, rule, ALPHAS[3], depth=3, ts=TS)
+    for name in ("beta", "dual", "residual", "warmup_end", "sign_end"):
+        np.testing.assert_allclose(getattr(flow, name), getattr(plain, name)[1], atol=1e-7)
+
+
+@pytest.mark.slow
+def test_the_sign_stage_ends_at_the_last_crossing():
+    """Outside Assumption 3.3 a gradient may rise above ε and fall again, perhaps in one step."""
+    epsilon, alpha, depth = EPSILONS[3], ALPHAS[3], 3
+    ends = flow_of("abs", depth).sign_end[1]
+    for row, y, at in zip(X, Y, COLUMNS, strict=True):
+        crossings = family.crossings(row[at], y, epsilon, alpha, "abs", depth)
+        assert {len(times) for times in crossings} <= {0, 1, 2}
+        expected = [times[-1] if len(times) else 0 for times in crossings]
+        np.testing.assert_allclose(ends[at], expected, atol=1e-6)
 
 
 def test_a_limit_of_a_schedule_is_refused_by_name():
     with pytest.raises(ValueError, match=r"^epsilon must be a number.*solve_trajectory"):
         jms.solve_limit(PROBLEM, jms.SmoothedSign(DECAY), 0.1)
+
+
+def test_a_bad_schedule_is_named():
+    with pytest.raises(ValueError, match="epsilon must be positive and finite, but is -1"):
+        jms.SmoothedSign(lambda t: t - 1)
+    with pytest.raises(ValueError, match="epsilon as a schedule must give one number"):
+        jms.SmoothedSign(lambda t: np.full(5, 0.1))
 
 
 # A smoothing of one's own.
@@ -498,13 +537,10 @@ def test_the_worked_example_of_a_smoothing(capsys):
             patch.setitem(family.PHI, name, lambda z, phi=phi, slope=slope: phi(z / slope))
             for epsilon, alpha in ((1e-2, 0.05), (0.3, 0.2)):
                 rule = jms.SmoothedSign(epsilon, mine[name])
-                limit = jms.solve_limit(PROBLEM, rule, alpha, depth=3)
-                beta, dual, *_ = truth(name, 3, epsilon / slope, alpha)
-                assert relative(limit.beta, beta) <= 1e-7
-                assert relative(limit.dual, dual) <= 1e-7
-    rule = jms.SmoothedSign(0.3, mine["arctan"])
-    flow = jms.solve_trajectory(PROBLEM, rule, 0.2, depth=3, ts=np.array([0.0, 1e9]))
-    assert relative(flow.beta[-1], jms.solve_limit(PROBLEM, rule, 0.2, depth=3).beta) <= 1e-7
+                limit = jms.solve_limit(names["problem"], rule, alpha, depth=3)
+                end = family.family_limit([1.3, 0.7], 1.0, epsilon / slope, alpha, name, 3)
+                assert relative(limit.beta, end.beta) <= 1e-7
+                assert relative(limit.dual, end.w) <= 1e-7
 
 
 # What is refused, dtypes, and what compiles once.
@@ -516,10 +552,10 @@ def test_gradient_descent_is_for_depth_2():
             solve(PROBLEM, jms.GradientDescent(), 0.1, depth=3)
 
 
-@pytest.mark.parametrize("depth", [1, 9, 0, -2])
+@pytest.mark.parametrize("depth", [1, 9, -2, True])
 def test_a_bad_depth_is_named(depth):
     for solve in (jms.solve_limit, jms.solve_trajectory):
-        with pytest.raises(ValueError, match="depth must be a whole number from 2 to 8"):
+        with pytest.raises(ValueError, match=r"^depth must be a whole number from 2 to 8, .*\.$"):
             solve(PROBLEM, jms.SmoothedSign(0.1), 0.1, depth=depth)
 
 
@@ -528,23 +564,22 @@ def test_a_bad_smoothing_is_named():
         jms.SmoothedSign(0.1, "much")
 
 
-@pytest.mark.parametrize("smoothing", ["abs", "clip"])
-def test_single_precision_is_within_1e_4(smoothing):
+def test_single_precision_is_within_1e_4():
     problem = jms.Problem(X.astype(np.float32), Y.astype(np.float32))
 
     @jax.jit
     @jax.vmap
     def run(epsilon, alpha):
-        return jms.solve_limit(problem, jms.SmoothedSign(epsilon, smoothing), alpha, depth=3)
+        return jms.solve_limit(problem, jms.SmoothedSign(epsilon), alpha, depth=3)
 
     limit = run(EPSILONS.astype(np.float32), ALPHAS.astype(np.float32))
     assert limit.beta.dtype == np.float32
     assert np.all(limit.result == jms.RESULTS.successful)
-    np.testing.assert_allclose(limit.beta, solved(smoothing, 3).beta, atol=1e-4)
+    np.testing.assert_allclose(limit.beta, solved("abs", 3).beta, atol=1e-4)
 
 
 def test_one_compilation_while_epsilon_changes():
-    run = program("tanh", 3)
+    run = program("tanh", 4)
     for epsilon in (1e-3, 0.1, 5.0):
         run(np.full((6, 5), epsilon), np.full((6, 5), 0.1))
     assert run._cache_size() == 1
