@@ -7,7 +7,7 @@ q = Y − Σ a (w^M − ω^M), for a model of depth M. The rates h, k, r are the
 domain and the residual clock integrate these, and nothing else.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ class BlockFlow(eqx.Module):
 
     block: Block
     unit: Float[Array, "*batch"]
-    unimodal = True
+    unimodal: ClassVar[bool] = True
 
     def at(self, t: Float[Array, ""]) -> Block:
         """The block with its ε of time t."""

@@ -7,7 +7,7 @@ towards the end where q ~ ε. No horizon, no exponential tail, no stiffness, no 
 end.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -29,7 +29,7 @@ class Clock(eqx.Module):
     m: Float[Array, ""]
     layer: Float[Array, ""]
     length: Float[Array, ""]
-    unimodal = False
+    unimodal: ClassVar[bool] = False
 
     def __init__(self, block: Block):
         self.block = block

@@ -4,7 +4,7 @@ A weight can decay to 1e-323 and grow back when its gradient changes sign; a sol
 forgets how small it was and ends up to 1e-2 off. In (log u, log v) nothing is lost.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -30,7 +30,7 @@ class DenseFlow(eqx.Module):
     alpha: Float[Array, "..."]
     rule: AbstractRule
     depth: int = eqx.field(static=True)
-    unimodal = False
+    unimodal: ClassVar[bool] = False
 
     def start(self) -> LogWeights:
         log_alpha = jnp.broadcast_to(jnp.log(self.alpha), self.X.shape[1:])
