@@ -22,9 +22,9 @@ SMOOTHINGS = ("abs", "sqrt", "tanh", "clip")
 # the smoothing, so every one of both and not every pair; test_omega.py has all depths.
 CASES = [
     *(("abs", depth) for depth in (2, 3, 8)),
-    *(("sqrt", depth) for depth in (2, 5)),
+    ("sqrt", 5),
     *(("tanh", depth) for depth in (2, 4)),
-    *(("clip", depth) for depth in (3, 6)),
+    ("clip", 3),
 ]
 ROWS = [((1.3, -0.7), 1.0), ((0.4, 1.1, 0.8), -0.8)]
 X = np.array([[1.3, 0, -0.7, 0, 0], [0, 0.4, 0, 1.1, 0.8]])
@@ -123,8 +123,8 @@ def flow_of(smoothing, depth):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("smoothing", "depth"), [("abs", 3), ("clip", 3)])
-def test_the_end_of_a_trajectory_is_the_limit(smoothing, depth):
+def test_the_end_of_a_trajectory_is_the_limit():
+    smoothing, depth = "abs", 3
     flow, limit = flow_of(smoothing, depth), solved(smoothing, depth)
     tolerance = TOLERANCE[smoothing]
     assert np.all(flow.result == jms.RESULTS.successful)
@@ -258,7 +258,7 @@ def test_the_minimizer_is_feasible_and_the_gap_is_its_lead(smoothing, depth):
         np.testing.assert_allclose(outside, 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("smoothing", ["abs", "sqrt", "tanh"])
+@pytest.mark.parametrize("smoothing", ["abs", "tanh"])
 def test_gradient_descent_is_the_limit_of_large_epsilon(smoothing):
     """For depth 2: weights then move like φ'(0) g/ε, and time has no say in where they end."""
     epsilon = np.array([1e2, 1e3, 1e4, 1e4, 1e6, 1e6])
@@ -320,10 +320,9 @@ def test_derivatives_are_those_of_scipy():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("smoothing", "depth"), [("sqrt", 2), ("tanh", 4)])
-def test_derivatives_in_epsilon_are_those_of_scipy(smoothing, depth):
+def test_derivatives_in_epsilon_are_those_of_scipy():
     """`jvp` and `grad` from one solve."""
-    at = np.log(0.05)
+    smoothing, depth, at = "tanh", 4, np.log(0.05)
 
     @jax.jit
     def derivatives(at):
@@ -456,7 +455,7 @@ def in_time(X, y, schedule, alpha, ts, phi, depth):
 DECAY = optax.exponential_decay(0.5, 1.0, 0.3)
 GAUSSIAN = np.random.default_rng(8).normal(size=(2, 4))
 SCHEDULED = {
-    "optax on blocks": (X, Y, DECAY, lambda t: 0.5 * 0.3**t, "sqrt", 4),
+    "optax on blocks": (X, Y, DECAY, lambda t: 0.5 * 0.3**t, "clip", 4),
     "lambda on any X": (
         GAUSSIAN,
         Y,
