@@ -1,19 +1,20 @@
 """One block of Assumption 3.2: its units, its rates and its flow in time.
 
 A block with entries x and label y is the system, s = sign(xy), a = |x|, Y = |y|,
-    ẇ = q h w,  ż = q r,  q̇ = -q S,  S = 2 Σ a (w² h + ω² k),
+    ẇ = q h w,  ż = q r,  q̇ = -q S,  S = M Σ a (w^M h + ω^M k),
 in the dominating weights w, the variable z of the non-dominating weights ω, and the residual
-q = Y − Σ a (w² − ω²). The rates h, k, r are the rule's. Both the time domain and the residual
-clock integrate these, and nothing else.
+q = Y − Σ a (w^M − ω^M), for a model of depth M. The rates h, k, r are the rule's. Both the time
+domain and the residual clock integrate these, and nothing else.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from ._powers import power_difference
 from ._problem import Blocks, Problem
 from ._rules import AbstractRule
 
@@ -31,11 +32,11 @@ class Units(NamedTuple):
     gradient: Float[Array, " n"]
 
 
-def block_units(x: Float[Array, "n k"], y: Float[Array, " n"]) -> Units:
+def block_units(x: Float[Array, "n k"], y: Float[Array, " n"], depth: int) -> Units:
     data = lax.stop_gradient(jnp.sum(jnp.abs(x), axis=-1))
     label = lax.stop_gradient(jnp.where(y == 0, 1, jnp.abs(y)))
-    weight = jnp.sqrt(label / data)
-    return Units(data, label, weight, data * label * weight)
+    weight = (label / data) ** (1 / depth)
+    return Units(data, label, weight, data * label * weight ** (depth - 1))
 
 
 class Block(eqx.Module):
@@ -45,28 +46,33 @@ class Block(eqx.Module):
     target: Float[Array, "*batch"]
     alpha: Float[Array, "..."]
     rule: AbstractRule
+    depth: int = eqx.field(static=True)
 
     def rates(
         self, q: Float[Array, ""], w: Float[Array, " k"], z: Float[Array, " k"]
     ) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]:
         """dw/dt / q, dz/dt / q and S."""
-        omega = self.rule.decode(self.a, q, z)
-        h = self.rule.unit_rate(self.a, q, w)
-        k = self.rule.unit_rate(self.a, q, omega)
-        S = 2 * jnp.sum(self.a * (w**2 * h + omega**2 * k))
-        return h * w, self.rule.encoded_rate(self.a, omega, S), S
+        M, omega = self.depth, self.decode(q, z)
+        h = self.rule.unit_rate(self.a, q, w, M)
+        k = self.rule.unit_rate(self.a, q, omega, M)
+        S = M * jnp.sum(self.a * (w**M * h + omega**M * k))
+        return h * w, self.rule.encoded_rate(self.a, q, omega, S, M), S
+
+    def decode(self, q: Float[Array, ""], z: Float[Array, " k"]) -> Float[Array, " k"]:
+        """ω."""
+        return self.rule.decode(self.a, q, z, self.depth)
 
     def start(self) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         """w and z at t = 0."""
         w = jnp.broadcast_to(self.alpha, self.a.shape)
-        return w, self.rule.encode(self.a, self.target, w)
+        return w, self.rule.encode(self.a, self.target, w, self.depth)
 
     def gates(
         self, q: Float[Array, ""], w: Float[Array, " k"], z: Float[Array, " k"]
     ) -> Float[Array, "2 k"]:
         """log(|∂F/∂ω|/ε) and log(|∂F/∂w|/ε): their signs mark the stages."""
-        omega = self.rule.decode(self.a, q, z)
-        return self.rule.log_gate(self.a, q, jnp.stack([omega, w]))
+        weights = jnp.stack([self.decode(q, z), w])
+        return self.rule.log_gate(self.a, q, weights, self.depth)
 
 
 FlowState = tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]
@@ -75,11 +81,19 @@ FlowState = tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]
 class BlockFlow(eqx.Module):
     """The flow of a block in time; the state is (w, z, log q).
 
-    q = Y − Σ a (w² − ω²) once more, as a variable: its decay like exp(−St) is what makes the flow
+    q = Y − Σ a (w^M − ω^M) once more, as a variable: its decay like exp(−St) is what makes the flow
     stiff like 1/ε. In log q it is a slope, and an explicit method takes long steps to the end.
+    `unit` is that of time, for an ε that changes with it.
     """
 
     block: Block
+    unit: Float[Array, "*batch"]
+    unimodal: ClassVar[bool] = True
+
+    def at(self, t: Float[Array, ""]) -> Block:
+        """The block with its ε of time t."""
+        rule = self.block.rule.at(t * self.unit)
+        return eqx.tree_at(lambda block: block.rule, self.block, rule)
 
     def start(self) -> FlowState:
         return *self.block.start(), jnp.log(self.block.target)
@@ -87,16 +101,16 @@ class BlockFlow(eqx.Module):
     def field(self, t: Float[Array, ""], state: FlowState) -> FlowState:
         w, z, log_q = state
         q = jnp.exp(log_q)
-        w_rate, z_rate, S = self.block.rates(q, w, z)
+        w_rate, z_rate, S = self.at(t).rates(q, w, z)
         return q * w_rate, q * z_rate, -S
 
     def gates(self, t: Float[Array, ""], state: FlowState) -> Float[Array, "2 k"]:
         w, z, log_q = state
-        return self.block.gates(jnp.exp(log_q), w, z)
+        return self.at(t).gates(jnp.exp(log_q), w, z)
 
-    def settled(self, state: FlowState, tolerance: float) -> Bool[Array, ""]:
+    def settled(self, t: Float[Array, ""], state: FlowState, tolerance: float) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""
-        gates_w = self.gates(state[2], state)[1]
+        gates_w = self.gates(t, state)[1]
         small = state[2] <= jnp.log(tolerance * self.block.target)
         return small & jnp.all(gates_w <= jnp.log(tolerance) / 2)
 
@@ -104,11 +118,11 @@ class BlockFlow(eqx.Module):
         """w, ω and q."""
         w, z, log_q = state
         q = jnp.exp(log_q)
-        omega = self.block.rule.decode(self.block.a, q, z)
+        omega = self.block.decode(q, z)
         # Between steps w is interpolated better than log q, whose differences are exact only
         # where q is small.
         target = self.block.target
-        direct = target - jnp.sum(self.block.a * (w - omega) * (w + omega))
+        direct = target - jnp.sum(self.block.a * power_difference(w, omega, self.block.depth))
         return w, omega, jnp.where(q > 0.01 * target, direct, q)
 
 
@@ -121,7 +135,9 @@ class Batch(NamedTuple):
     units: Units
 
 
-def as_blocks(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) -> Batch:
+def as_blocks(
+    problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."], depth: int
+) -> Batch:
     """The independent systems into which the flow of a block problem splits.
 
     A block whose label is 0 does not move; it is given the label 1 here and a zero sign, so that
@@ -130,13 +146,16 @@ def as_blocks(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) 
     data, y = problem.data, problem.y
     assert isinstance(data, Blocks)
     x = data.x
-    units = block_units(x, y)
+    units = block_units(x, y, depth)
     a = jnp.sign(x) * x / units.data[:, None]
     target = jnp.where(y == 0, 1, jnp.abs(y)) / units.label
     alpha = _per_block(data, alpha, units.weight)
     rule = rule.map_epsilon(lambda epsilon: _per_block(data, epsilon, units.gradient))
     return Batch(
-        Block(a, target, alpha, rule), jnp.sign(x) * jnp.sign(y)[:, None], (y == 0)[:, None], units
+        Block(a, target, alpha, rule, depth),
+        jnp.sign(x) * jnp.sign(y)[:, None],
+        (y == 0)[:, None],
+        units,
     )
 
 

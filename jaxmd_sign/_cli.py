@@ -19,14 +19,19 @@ class Reproduce:
     """`jaxmd-sign reproduce`."""
 
     out: Annotated[str, arg(help="Folder to write to; made if it does not exist.", metavar="DIR")]
+    beyond: Annotated[
+        bool, arg(help="Also compare depths 2, 3, 4 and all smoothings: beyond.png and beyond.md.")
+    ] = False
 
     def run(self) -> int:
         """Draw the figures; the exit status."""
         from ._reproduce import SolveError, reproduce
 
         try:
-            for path in reproduce(self.out):
+            for path in reproduce(self.out, beyond=self.beyond):
                 print(path)
+                if path.suffix == ".md":
+                    print(f"\n{path.read_text('utf-8')}")
         except SolveError as error:
             return _complain(str(error), 1)
         return 0

@@ -2,11 +2,12 @@
 
 The residual q of a block falls strictly from Y to 0, so q is the independent variable:
     dw/dq = −h w/S,  dz/dq = −r/S.
-Its inner parametrisation is σ = √(α² + (Y − q)/A), near-linear in the weights, graded towards
-the end where q ~ ε. No horizon, no exponential tail, no stiffness, no event: β_∞ is the end.
+Its inner parametrisation is σ = (α^M + (Y − q)/A)^{1/M}, near-linear in the weights, graded
+towards the end where q ~ ε. No horizon, no exponential tail, no stiffness, no event: β_∞ is the
+end.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -15,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._block import Block
+from ._powers import power_quotient
 from ._solve import Outcome, integrate
 from ._stages import TrackedSolver, warmup_crossing
 
@@ -27,23 +29,26 @@ class Clock(eqx.Module):
     m: Float[Array, ""]
     layer: Float[Array, ""]
     length: Float[Array, ""]
+    unimodal: ClassVar[bool] = False
 
     def __init__(self, block: Block):
         self.block = block
         self.A = jnp.sum(block.a)
-        alpha = lax.stop_gradient(jnp.mean(block.alpha))
-        self.m = jnp.sqrt(alpha**2 + block.target / self.A)
-        self.layer = lax.stop_gradient(block.rule.clock_layer(block.a, self.m))
+        M, alpha = block.depth, lax.stop_gradient(jnp.mean(block.alpha))
+        self.m = (alpha**M + block.target / self.A) ** (1 / M)
+        self.layer = lax.stop_gradient(block.rule.clock_layer(block.a, self.m, M))
         # m − α without cancellation.
-        reach = block.target / (self.A * (self.m + alpha))
+        reach = block.target / (self.A * power_quotient(self.m, alpha, M))
         self.length = jnp.log1p(reach / self.layer)
 
     def residual(self, s: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """q and dq/ds. q = A(m − σ)(m + σ), never Y − A(σ² − α²)."""
+        """q and dq/ds. q = A (m^M − σ^M) by its factor m − σ, never Y − A (σ^M − α^M)."""
         back = self.layer * jnp.expm1(self.length * (1 - s))
         sigma = self.m - back
         slope = self.layer * self.length * jnp.exp(self.length * (1 - s))
-        return self.A * back * (self.m + sigma), -2 * self.A * sigma * slope
+        M = self.block.depth
+        q = self.A * back * power_quotient(self.m, sigma, M)
+        return q, -M * self.A * sigma ** (M - 1) * slope
 
     def field(self, s: Float[Array, ""], y: PyTree) -> PyTree:
         q, dq = self.residual(s)
@@ -77,14 +82,14 @@ def block_limit(
     )
     w, z = (leaf[0] for leaf in solution.ys)
     zero = jnp.zeros_like(block.target)
-    omega = block.rule.decode(block.a, zero, z)
+    M, omega = block.depth, block.decode(zero, z)
     # One factor on w makes the end interpolate to rounding; its derivatives are exact as well.
-    excess = (block.target + jnp.sum(block.a * omega**2)) / jnp.sum(block.a * w**2)
-    w = jnp.where(block.a > 0, w * jnp.sqrt(excess), w)
+    excess = (block.target + jnp.sum(block.a * omega**M)) / jnp.sum(block.a * w**M)
+    w = jnp.where(block.a > 0, w * excess ** (1 / M), w)
     w_ref, omega_ref = start[0], start[0]
     if tracked:
         s, (w_at, z_at) = warmup_crossing(clock, solution.tracked.warmup)
-        omega_at = block.rule.decode(block.a, clock.residual(s)[0], z_at)
+        omega_at = block.decode(clock.residual(s)[0], z_at)
         reached = solution.tracked.warmup.closed
         w_ref, omega_ref = jnp.where(reached, w_at, w_ref), jnp.where(reached, omega_at, omega_ref)
     return BlockLimit(w, omega, w_ref, omega_ref), solution.report

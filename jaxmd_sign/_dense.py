@@ -4,7 +4,7 @@ A weight can decay to 1e-323 and grow back when its gradient changes sign; a sol
 forgets how small it was and ends up to 1e-2 off. In (log u, log v) nothing is lost.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -29,6 +29,8 @@ class DenseFlow(eqx.Module):
     y: Float[Array, " n"]
     alpha: Float[Array, "..."]
     rule: AbstractRule
+    depth: int = eqx.field(static=True)
+    unimodal: ClassVar[bool] = False
 
     def start(self) -> LogWeights:
         log_alpha = jnp.broadcast_to(jnp.log(self.alpha), self.X.shape[1:])
@@ -36,21 +38,24 @@ class DenseFlow(eqx.Module):
 
     def residual(self, state: LogWeights) -> Float[Array, " n"]:
         log_u, log_v = state
-        return self.X @ (jnp.exp(2 * log_u) - jnp.exp(2 * log_v)) - self.y
+        M = self.depth
+        return self.X @ (jnp.exp(M * log_u) - jnp.exp(M * log_v)) - self.y
 
     def field(self, t: Float[Array, ""], state: LogWeights) -> LogWeights:
         c = self.X.T @ self.residual(state)
-        log_u, log_v = state
-        return -self.rule.log_rate(c, jnp.exp(log_u)), self.rule.log_rate(c, jnp.exp(log_v))
+        rule, (log_u, log_v) = self.rule.at(t), state
+        rates = (rule.log_rate(c, jnp.exp(log_w), self.depth) for log_w in (log_u, log_v))
+        return -next(rates), next(rates)
 
     def gates(self, t: Float[Array, ""], state: LogWeights) -> Float[Array, "2 d"]:
         c = jnp.abs(self.X.T @ self.residual(state))
         weights = jnp.stack([jnp.minimum(*state), jnp.maximum(*state)])
-        return self.rule.log_gate(c, jnp.ones_like(t), jnp.exp(weights))
+        rule, one = self.rule.at(t), jnp.ones_like(t)
+        return rule.log_gate(c, one, jnp.exp(weights), self.depth)
 
-    def settled(self, state: LogWeights, tolerance: float) -> Bool[Array, ""]:
+    def settled(self, t: Float[Array, ""], state: LogWeights, tolerance: float) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""
-        norm, gates_w = jnp.linalg.norm, self.gates(jnp.ones(()), state)[1]
+        norm, gates_w = jnp.linalg.norm, self.gates(t, state)[1]
         small = norm(self.residual(state)) <= tolerance * norm(self.y)
         return small & jnp.all(gates_w <= jnp.log(tolerance) / 2)
 
@@ -59,9 +64,11 @@ class DenseFlow(eqx.Module):
         return jnp.exp(state[0]), jnp.exp(state[1]), self.residual(state)
 
 
-def as_dense(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]) -> DenseFlow:
+def as_dense(
+    problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."], depth: int
+) -> DenseFlow:
     """The flow on rows that span the range of X: it depends on nothing else."""
-    return DenseFlow(*full_rank(problem), alpha, rule)
+    return DenseFlow(*full_rank(problem), alpha, rule, depth)
 
 
 def implicit_solver(rtol: float) -> diffrax.AbstractSolver:
@@ -87,8 +94,8 @@ def dense_limit(
     """Integrate until every gradient is far below ε, then finish exactly.
 
     Once |g| ≤ ηε the flow is gradient flow slowed by ε, up to O(η): its end is the convex dual
-    problem X(u²e^{2θ} − v²e^{−2θ}) = y, θ = Xᵀν. What is left to go is O(η) as well, so the error
-    is O(η²), and η = √rtol.
+    problem X(u(θ)^M − v(−θ)^M) = y, θ = Xᵀν, in which weights grow as under gradient flow, u e^θ
+    for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
     """
     tracked = reference == "warmup"
     solver = implicit_solver(rtol)
@@ -107,10 +114,17 @@ def dense_limit(
     )
     u, v, _ = flow.observe(tuple(leaf[0] for leaf in solution.ys))
 
+    slowness = flow.rule.slowness()
+    speed = jnp.mean(slowness) / slowness
+
     def conjugate(theta):
-        return jnp.sum(u**2 * jnp.exp(2 * theta) + v**2 * jnp.exp(-2 * theta)) / 2
+        size = (
+            _grown(u, speed * theta, flow.depth) ** 2 + _grown(v, -speed * theta, flow.depth) ** 2
+        )
+        return jnp.sum(size / speed) / 2
 
     dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
+    theta = speed * dual.theta
     u_ref, v_ref, _ = flow.observe(flow.start())
     if tracked:
         bracket = solution.tracked.warmup
@@ -123,5 +137,14 @@ def dense_limit(
     report = solution.report
     finished = check(dual.converged, RESULTS.dual_not_converged)
     report = report._replace(result=combine(report.result, finished))
-    growth = jnp.exp(dual.theta)
-    return DenseLimit(u * growth, v / growth, u_ref, v_ref), report
+    ends = _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth)
+    return DenseLimit(*ends, u_ref, v_ref), report
+
+
+def _grown(w: Float[Array, " d"], theta: Float[Array, " d"], depth: int) -> Float[Array, " d"]:
+    """A weight after dw/dθ = w^{M−1}; NaN beyond its blow-up, where line searches turn back."""
+    if depth == 2:
+        return w * jnp.exp(theta)
+    p = depth - 2
+    left = 1 - p * theta * w**p
+    return w * jnp.where(left > 0, left, jnp.nan) ** (-1 / p)

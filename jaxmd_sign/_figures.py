@@ -1,4 +1,4 @@
-"""Figures 1-3 drawn from their numbers, for print at full text width (6.75 in).
+"""Figures 1-3 and the one beyond drawn from their numbers, for print at full text width (6.75 in).
 
 Matplotlib's objects only: no pyplot, no global setting. Colours are those of Okabe and Ito; line
 styles and markers tell the lines apart without them.
@@ -42,9 +42,9 @@ _SHADE, _GREY = "0.92", "0.35"
 
 def draw(name: str, numbers: dict[str, Any]) -> Figure:
     """The figure of that name from its numbers."""
-    values = {key: np.asarray(value) for key, value in numbers.items()}
+    values = {key: np.asarray(value) for key, value in numbers.items() if key != "rows"}
     with mpl.rc_context(_STYLE):
-        return {"figure1": _figure1, "figure2": _figure2, "figure3": _figure3}[name](values)
+        return _FIGURES[name](values)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -219,3 +219,39 @@ def _label_above(axes: Axes, x: float, label: str) -> None:
         va="bottom",
         fontsize=8,
     )
+
+
+def _beyond(values: dict[str, np.ndarray]) -> Figure:
+    """KKT error and gap against ε: a column for each depth, a line for each smoothing."""
+    depths = np.unique(values["depth"])
+    figure = Figure(figsize=(_WIDTH, 3.9), layout="constrained")
+    grid = figure.subplots(2, len(depths), sharex=True, sharey="row")
+    low, high = values["epsilon"][[0, -1]]
+    # Not the ends of the axis, where labels of neighbours would meet.
+    decades = 10.0 ** np.arange(np.ceil(np.log10(low)) + 1, np.log10(high), 2)
+    for column, depth in zip(grid.T, depths, strict=True):
+        chosen = np.flatnonzero(values["depth"] == depth)
+        largest = values["epsilon_assumption_3_3"][chosen[0]]
+        for axes, name in zip(column, ("kkt_error", "bregman_gap"), strict=True):
+            axes.axvspan(low, largest, color=_SHADE, lw=0, zorder=0)
+            for i, k in enumerate(chosen):
+                style = {"color": _COLORS[i], "ls": _DASHES[i], "label": values["smoothing"][k]}
+                axes.plot(values["epsilon"], values[name][k], **style)
+        column[0].set_title(f"$M = {depth}$")
+        column[1].set(xscale="log", xlim=(low, high), xlabel=r"$\varepsilon$")
+        column[1].set_xticks(decades)
+    middle = np.sqrt(low * np.min(values["epsilon_assumption_3_3"][values["depth"] == depths[0]]))
+    where = {"transform": grid[0, 0].get_xaxis_transform(), "ha": "center", "va": "center"}
+    grid[0, 0].text(middle, 0.1, "Assumption 3.3", fontsize=8, **where)
+    grid[0, 0].set_ylim(0)
+    grid[0, 0].set_ylabel(r"KKT error $\|e\|$")
+    gap = values["bregman_gap"]
+    # The gap falls to 0 where the error does; how far a curve gets there is chance of the grid.
+    grid[1, 0].set(yscale="log", ylim=(1e-3 * np.max(gap), 3 * np.max(gap)))
+    grid[1, 0].set_ylabel(r"gap $D(\beta_\infty) - D(\beta^*)$")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+_FIGURES = {"figure1": _figure1, "figure2": _figure2, "figure3": _figure3, "beyond": _beyond}

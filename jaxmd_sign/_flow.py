@@ -15,6 +15,7 @@ from ._checks import Numbers, all_finite, as_times, usable_atol, usable_rtol, us
 from ._dense import as_dense, implicit_solver
 from ._inputs import made_usable, prepare
 from ._mirror import mirror_map
+from ._powers import power_difference
 from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule
@@ -28,10 +29,11 @@ class Trajectory(eqx.Module):
     """A flow at the times `ts`.
 
     - `ts`: times, shape (T,). Times after `t_end` hold the limit.
-    - `u`, `v`, `beta`, `dual`: weights, β = u∘u − v∘v and θ = sign(β)√(|β| + δ) = s∘w, (T, d);
-        for gradient descent θ = ½ arcsinh(β/2α²). θ at t = 0 is its value at 0⁺.
+    - `u`, `v`, `beta`, `dual`: weights, β = u^M − v^M and θ = sign(β)(|β| + δ)^{1/M} = s∘w for
+        depth M (2 by default), (T, d); for gradient descent θ = ½ arcsinh(β/2α²). θ at t = 0 is
+        its value at 0⁺.
     - `residual`: Xβ − y, shape (T, n).
-    - `gradient_u`, `gradient_v`: gradients of the loss (7), shape (T, d).
+    - `gradient_u`, `gradient_v`: gradients of the loss (7), ±Xᵀr∘w^{M−1}, shape (T, d).
     - `warmup_end`: T₁ of each coordinate's block, shape (d,); 0 if over at the start.
     - `sign_end`: T₂ of each coordinate, the last time |∂F/∂w| falls to ε, (d,); 0 if never above.
         Both are NaN for a rule without ε.
@@ -60,6 +62,7 @@ def solve_trajectory(
     rule: AbstractRule,
     alpha: Numbers,
     *,
+    depth: int = 2,
     ts: Numbers | None = None,
     solver: diffrax.AbstractAdaptiveSolver | None = None,
     rtol: float | None = None,
@@ -76,8 +79,9 @@ def solve_trajectory(
     **Arguments:**
 
     - `problem`: a `Problem` with X (n, d).
-    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`.
+    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`. ε may be a schedule, a function of t.
     - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
+    - `depth`: M of the model β = u^M − v^M, from 2 to 8; 2 for gradient descent.
     - `ts`: increasing times at which to save, shape (T,); 201 times from 0 to `t_end` by default.
     - `solver`: a Diffrax solver; `Dopri8` for blocks and `Kvaerno3` for other X by default.
     - `rtol`, `atol`: tolerances, 1e-8 in float64 and 1e-5 in float32 by default. They hold for
@@ -95,10 +99,10 @@ def solve_trajectory(
         >>> flow.beta[-1].round(4)
         Array([0.6021, 0.3104], dtype=float64)
     """
-    rule, alpha = prepare(problem, rule, alpha)
-    rtol = usable_rtol(rtol, problem.dtype)
+    rule, alpha = prepare(problem, rule, alpha, depth)
+    rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
     atol = rtol if atol is None else usable_atol(atol)
-    settings = _Settings(solver, rtol, atol, usable_steps(max_steps), adjoint)
+    settings = _Settings(depth, solver, rtol, atol, usable_steps(max_steps), adjoint)
     if ts is not None:
         ts = as_times(ts).astype(problem.dtype)
     flow = _solve_trajectory(problem, rule, alpha, ts, settings)
@@ -108,6 +112,7 @@ def solve_trajectory(
 
 
 class _Settings(NamedTuple):
+    depth: int
     solver: diffrax.AbstractAdaptiveSolver | None
     rtol: float
     atol: float
@@ -127,18 +132,20 @@ class _Saved(NamedTuple):
 @eqx.filter_jit
 def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajectory:
     ok, problem, rule, alpha = made_usable(problem, rule, alpha)
-    run = _run_blocks if isinstance(problem.data, Blocks) else _run_dense
+    depth, run = settings.depth, _run_dense
+    if isinstance(problem.data, Blocks):
+        run = _run_blocks
     with matmul_precision():
         if ts is None:
             end = _end_time(*lax.stop_gradient((problem, rule, alpha)), settings)
             ts = end * jnp.linspace(0, 1, _NUM_TIMES, dtype=problem.dtype)
         saved, report = run(problem, rule, alpha, ts, settings)
         u, v, signs, residual = saved.at
-        beta, c = (u + v) * (u - v), _pull_back(problem, residual)
+        beta, c = power_difference(u, v, depth), _pull_back(problem, residual)
         if rule.has_epsilon:
             dual = signs * jnp.maximum(u, v)
         else:
-            potential = rule.potential(alpha**2, alpha)
+            potential = rule.potential(alpha**2, alpha, depth)
             dual = jax.vmap(lambda beta: mirror_map(potential, beta))(beta)
     nowhere = 0 if rule.has_epsilon else jnp.nan
     result = combine(
@@ -152,8 +159,8 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
         "beta": beta,
         "dual": dual,
         "residual": residual,
-        "gradient_u": c * u,
-        "gradient_v": -c * v,
+        "gradient_u": c * u ** (depth - 1),
+        "gradient_v": -c * v ** (depth - 1),
         "warmup_end": saved.warmup_end + nowhere,
         "sign_end": saved.sign_end + nowhere,
         "t_end": saved.t_end,
@@ -175,7 +182,7 @@ def _settle(system, settings: _Settings, solver, saveat, adjoint) -> Solved:
         atol=settings.atol,
         saveat=saveat,
         adjoint=adjoint,
-        event=diffrax.Event(lambda t, y, args, **_: args.settled(y, tolerance)),
+        event=diffrax.Event(lambda t, y, args, **_: args.settled(t, y, tolerance)),
     )
 
 
@@ -183,16 +190,17 @@ def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
     """When the slowest block settles, by a solve that saves nothing else."""
     saveat, adjoint = diffrax.SaveAt(t1=True), settings.adjoint
     if not isinstance(problem.data, Blocks):
-        flow = as_dense(problem, rule, alpha)
+        flow = as_dense(problem, rule, alpha, settings.depth)
         return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
 
-    def one_block(block):
-        flow = BlockFlow(block)
+    def one_block(block, unit):
+        flow = BlockFlow(block, unit)
         return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
 
-    batch = as_blocks(problem, rule, alpha)
+    batch = as_blocks(problem, rule, alpha, settings.depth)
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
-    return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * jax.vmap(one_block)(batch.blocks))
+    ends = jax.vmap(one_block)(batch.blocks, unit)
+    return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * ends)
 
 
 def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
@@ -227,16 +235,16 @@ def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outc
 
 def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
     """Every block in its own units, with its own steps; put together over the columns of X."""
-    batch, data = as_blocks(problem, rule, alpha), problem.data
+    batch, data = as_blocks(problem, rule, alpha, settings.depth), problem.data
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
     solver = _solver(problem, settings)
 
     def solve(system, adjoint):
-        block, ts = system
-        return _run(BlockFlow(block), ts, settings, solver, adjoint)
+        flow, ts = system
+        return _run(flow, ts, settings, solver, adjoint)
 
     def one_block(block, unit):
-        return differentiable(solve, (block, ts / unit), settings.adjoint)
+        return differentiable(solve, (BlockFlow(block, unit), ts / unit), settings.adjoint)
 
     saved, report = jax.vmap(one_block)(batch.blocks, unit)
     # A block with label 0 and a column with sign 0 stay at α.
@@ -265,12 +273,12 @@ def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, O
         flow, ts = system
         return _run(flow, ts, settings, solver, adjoint)
 
-    flow = as_dense(problem, rule, alpha)
+    flow = as_dense(problem, rule, alpha, settings.depth)
     saved, report = differentiable(solve, (flow, ts), settings.adjoint)
     u, v, _ = saved.at
     # At 0⁺ a weight has the sign of its first step.
     signs = jnp.where(u == v, jnp.sign(flow.X.T @ flow.y), jnp.sign(u - v))
-    residual = jax.vmap(problem.predict)((u + v) * (u - v)) - problem.y
+    residual = jax.vmap(problem.predict)(power_difference(u, v, flow.depth)) - problem.y
     warmup_end = jnp.broadcast_to(saved.warmup_end, (problem.num_features,))
     return saved._replace(at=(u, v, signs, residual), warmup_end=warmup_end), report
 

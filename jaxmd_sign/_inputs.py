@@ -10,13 +10,14 @@ from ._rules import AbstractRule
 
 
 def prepare(
-    problem: Problem, rule: AbstractRule, alpha: Numbers
+    problem: Problem, rule: AbstractRule, alpha: Numbers, depth: int
 ) -> tuple[AbstractRule, Float[Array, "..."]]:
     """Rule and α checked and in the problem's dtype."""
     if not isinstance(problem, Problem):
         raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
     if not isinstance(rule, AbstractRule):
         raise ValueError(f"rule must be a rule such as SmoothedSign(0.1), but is {rule!r}.")
+    _check_depth(depth, rule)
     alpha = as_positive("alpha", alpha, problem.dtype)
     matches_coordinates("alpha", alpha, problem.num_features)
 
@@ -25,6 +26,17 @@ def prepare(
         return epsilon.astype(problem.dtype)
 
     return rule.map_epsilon(cast), alpha
+
+
+def _check_depth(depth: int, rule: AbstractRule) -> None:
+    whole = isinstance(depth, int) and not isinstance(depth, bool)
+    if not whole or depth not in range(2, 9):
+        raise ValueError(f"depth must be a whole number from 2 to 8, but is {depth!r}.")
+    if depth > 2 and not rule.has_epsilon:
+        raise ValueError(
+            f"depth must be 2 for gradient descent, whose deeper models have another potential, "
+            f"but is {depth}. Use SmoothedSign."
+        )
 
 
 def made_usable(

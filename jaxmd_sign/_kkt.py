@@ -118,7 +118,7 @@ def bregman_gap(problem: Problem, limit: Limit) -> Float[Array, ""]:
     r"""D(β_∞) − D(β*) ≥ 0, without cancellation: the divergence of β_∞ from the minimiser.
 
     On Xβ = y, ∇D is θ* − θ_ref up to the row space of X, so that the gap is D_Φ(β_∞, β*); for two
-    weights outside the kink, ⅓ (w_∞ − θ*)² (2w_∞ + θ*).
+    weights outside the kink and M = 2, ⅓ (w_∞ − θ*)² (2w_∞ + θ*).
 
     **Arguments:** as `bregman_minimizer`.
 

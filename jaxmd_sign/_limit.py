@@ -13,9 +13,10 @@ from ._dense import as_dense, dense_limit
 from ._dual import minimize_potential
 from ._inputs import made_usable, prepare
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
+from ._powers import power_difference
 from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
-from ._rules import AbstractRule, GradientDescent
+from ._rules import AbstractRule, GradientDescent, SmoothedSign
 from ._solve import Outcome, differentiable
 
 
@@ -49,6 +50,7 @@ def solve_limit(
     rule: AbstractRule,
     alpha: Numbers,
     *,
+    depth: int = 2,
     rtol: float | None = None,
     reference: str = "start",
     max_steps: int = 65536,
@@ -66,6 +68,7 @@ def solve_limit(
     - `problem`: a `Problem` with X (n, d).
     - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`.
     - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
+    - `depth`: M of the model β = u^M − v^M, from 2 to 8; 2 for gradient descent.
     - `rtol`: relative tolerance, 1e-8 in float64 and 1e-5 in float32 by default.
     - `reference`: where D is measured from: `"start"` (t = 0⁺) or `"warmup"` (T₁ of each block).
     - `max_steps`: most solver steps per block.
@@ -84,28 +87,34 @@ def solve_limit(
         >>> limit.beta.round(4)
         Array([0.6021, 0.3104], dtype=float64)
     """
-    rule, alpha = prepare(problem, rule, alpha)
+    rule, alpha = prepare(problem, rule, alpha, depth)
+    if isinstance(rule, SmoothedSign) and rule.schedule is not None:
+        raise ValueError(
+            "epsilon must be a number: the residual clock does not apply to a schedule. Use "
+            "solve_trajectory."
+        )
     if reference not in ("start", "warmup"):
         raise ValueError(f'reference must be "start" or "warmup", but is {reference!r}.')
     if reference == "warmup" and isinstance(rule, GradientDescent):
         raise ValueError('reference must be "start" for gradient descent, which has no warm-up.')
-    rtol, max_steps = usable_rtol(rtol, problem.dtype), usable_steps(max_steps)
-    limit = _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint)
+    rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
+    max_steps = usable_steps(max_steps)
+    limit = _solve_limit(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
     if throw:
         limit = limit.result.error_if(limit, limit.result != RESULTS.successful)
     return limit
 
 
 @eqx.filter_jit
-def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
+def _solve_limit(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint) -> Limit:
     ok, problem, rule, alpha = made_usable(problem, rule, alpha)
     with matmul_precision():
         if isinstance(rule, GradientDescent):
             limit = _gradient_descent(problem, alpha)
         elif isinstance(problem.data, Blocks):
-            limit = _from_blocks(problem, rule, alpha, rtol, reference, max_steps, adjoint)
+            limit = _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
         else:
-            limit = _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint)
+            limit = _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
     finite = all_finite(limit.beta, limit.dual)
     result = combine(
         check(ok, RESULTS.bad_input),
@@ -120,22 +129,28 @@ def _solve_limit(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> L
     )
 
 
-def _from_blocks(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
+def _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint) -> Limit:
     def solve(block, adjoint):
         return block_limit(block, reference, rtol, max_steps, adjoint)
 
-    batch, data = as_blocks(problem, rule, alpha), problem.data
+    batch, data = as_blocks(problem, rule, alpha, depth), problem.data
     ends, report = jax.vmap(lambda block: differentiable(solve, block, adjoint))(batch.blocks)
     w, omega, w_ref, omega_ref = (batch.units.weight[:, None] * leaf for leaf in ends)
     start = jnp.broadcast_to(alpha, (problem.num_features,))
+    if reference == "start":
+        w_ref = omega_ref = data.gather(start)  # to the last bit: not by way of the units
 
     def scatter_delta(omega):
-        return data.scatter(jnp.where(batch.still, data.gather(start), omega) ** 2, start**2)
+        return data.scatter(
+            jnp.where(batch.still, data.gather(start), omega) ** depth, start**depth
+        )
 
-    # A block with label 0 stays at β = 0, and would follow its label as x/‖x‖² does.
-    kernel = data.x * (problem.y / jnp.sum(data.x**2, axis=-1))[:, None]
-    beta = jnp.where(batch.still, kernel, batch.signs * (w + omega) * (w - omega))
-    beta_ref = batch.signs * (w_ref + omega_ref) * (w_ref - omega_ref)
+    # A block with label 0 stays at β = 0, and would follow its label as a kernel method does.
+    pace = data.gather(jnp.broadcast_to(start ** (2 * depth - 2) / rule.slowness(), start.shape))
+    follow = jnp.where(data.mask, data.x * pace, 0)
+    kernel = follow * (problem.y / jnp.sum(data.x * follow, axis=-1))[:, None]
+    beta = jnp.where(batch.still, kernel, batch.signs * power_difference(w, omega, depth))
+    beta_ref = batch.signs * power_difference(w_ref, omega_ref, depth)
     return _assemble(
         problem,
         alpha,
@@ -143,17 +158,17 @@ def _from_blocks(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> L
         dual=data.scatter(batch.signs * w, 0),
         beta_reference=data.scatter(beta_ref, 0),
         dual_reference=data.scatter(batch.signs * w_ref, 0),
-        potential=PowerPotential(scatter_delta(omega)),
-        potential_reference=PowerPotential(scatter_delta(omega_ref)),
+        potential=PowerPotential(scatter_delta(omega), depth),
+        potential_reference=PowerPotential(scatter_delta(omega_ref), depth),
         report=report,
     )
 
 
-def _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Limit:
+def _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint) -> Limit:
     def solve(flow, adjoint):
         return dense_limit(flow, reference, rtol, max_steps, adjoint)
 
-    flow = as_dense(problem, rule, alpha)
+    flow = as_dense(problem, rule, alpha, depth)
     (u, v, u_ref, v_ref), report = differentiable(solve, flow, adjoint)
     signs = jnp.sign(u - v)
     # At 0⁺ a weight has the sign of its first step; no column moves later than that at T₁.
@@ -162,12 +177,12 @@ def _from_dense(problem, rule, alpha, rtol, reference, max_steps, adjoint) -> Li
     return _assemble(
         problem,
         alpha,
-        beta=(u + v) * (u - v),
+        beta=power_difference(u, v, depth),
         dual=signs * jnp.maximum(u, v),
-        beta_reference=(u_ref + v_ref) * (u_ref - v_ref),
+        beta_reference=power_difference(u_ref, v_ref, depth),
         dual_reference=signs_ref * jnp.maximum(u_ref, v_ref),
-        potential=PowerPotential(jnp.minimum(u, v) ** 2),
-        potential_reference=PowerPotential(jnp.minimum(u_ref, v_ref) ** 2),
+        potential=PowerPotential(jnp.minimum(u, v) ** depth, depth),
+        potential_reference=PowerPotential(jnp.minimum(u_ref, v_ref) ** depth, depth),
         report=report,
     )
 

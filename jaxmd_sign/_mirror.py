@@ -50,11 +50,12 @@ class PowerPotential(AbstractPotential):
     r"""The potential of smoothed sign descent (Prop. 3.6): Φ_δ(β) = ⅔ Σ (|β_i| + δ_i)^{3/2}.
 
     ∇Φ_δ(β) = sign(β)√(|β| + δ), with a kink at β = 0 whose subdifferential is [−√δ, √δ];
-    ∇Φ*_δ(θ) = sign(θ) max(θ² − δ, 0).
+    ∇Φ*_δ(θ) = sign(θ) max(θ² − δ, 0). For depth M, Φ_δ(β) = M/(M+1) Σ (|β_i| + δ_i)^{(M+1)/M}.
 
     **Arguments:**
 
-    - `delta`: squared non-dominating weights δ = ω², shape (d,).
+    - `delta`: powers of the non-dominating weights δ = ω^M, shape (d,).
+    - `depth`: M.
 
     !!! example
         >>> import jax.numpy as jnp
@@ -64,28 +65,34 @@ class PowerPotential(AbstractPotential):
     """
 
     delta: Float[Array, " d"]
+    depth: int = eqx.field(static=True, default=2)
 
     def __call__(self, beta):
-        base = _abs(beta) + self.delta
+        return self.depth / (self.depth + 1) * jnp.sum(self._height(_abs(beta) + self.delta))
+
+    def _height(self, base: Float[Array, " d"]) -> Float[Array, " d"]:
         zero = base == 0  # the curvature is infinite at β = δ = 0; NaN stays NaN
         safe = jnp.where(zero, 1, base)
-        return 2 / 3 * jnp.sum(jnp.where(zero, 0, safe * jnp.sqrt(safe)))
+        return jnp.where(zero, 0, safe * safe ** (1 / self.depth))
 
     def conjugate(self, theta):
-        size = _abs(theta)
-        outside = size**3 / 3 - self.delta * size
-        floor = -2 / 3 * self.delta * _safe_sqrt(self.delta)
-        return jnp.sum(jnp.where(size**2 > self.delta, outside, floor))
+        M, size = self.depth, _abs(theta)
+        outside = size ** (M + 1) / (M + 1) - self.delta * size
+        floor = -M / (M + 1) * self._height(self.delta)
+        return jnp.sum(jnp.where(size**M > self.delta, outside, floor))
 
     def divergence(self, theta, theta0):
-        # Exact for θ, θ₀ of one sign and outside the kink; general signs by the definition.
-        w, w0 = jnp.abs(theta), jnp.abs(theta0)
-        same = (jnp.sign(theta) == jnp.sign(theta0)) & (w0**2 >= self.delta)
-        near = (w - w0) ** 2 * (2 * w + w0) / 3
-        beta = jnp.sign(theta) * jnp.maximum(w**2 - self.delta, 0)
-        beta0 = jnp.sign(theta0) * jnp.maximum(w0**2 - self.delta, 0)
-        height = (jnp.abs(beta) + self.delta) ** 1.5 - (jnp.abs(beta0) + self.delta) ** 1.5
-        return jnp.sum(jnp.where(same, near, 2 / 3 * height - theta0 * (beta - beta0)))
+        # ∫ M s^{M−1} (s − w₀) ds from w₀ to w, for θ, θ₀ of one sign and outside the kink;
+        # other signs by the definition.
+        M, w, w0 = self.depth, jnp.abs(theta), jnp.abs(theta0)
+        same = (jnp.sign(theta) == jnp.sign(theta0)) & (w0**M >= self.delta)
+        weights = sum((j + 1) * w**j * w0 ** (M - 1 - j) for j in range(M))
+        near = (w - w0) ** 2 * weights / (M + 1)
+        size, size0 = jnp.maximum(w**M, self.delta), jnp.maximum(w0**M, self.delta)
+        beta = jnp.sign(theta) * (size - self.delta)
+        beta0 = jnp.sign(theta0) * (size0 - self.delta)
+        rise = M / (M + 1) * (self._height(size) - self._height(size0))
+        return jnp.sum(jnp.where(same, near, rise - theta0 * (beta - beta0)))
 
 
 class HyperbolicEntropy(AbstractPotential):
@@ -117,8 +124,3 @@ class HyperbolicEntropy(AbstractPotential):
         h = theta0 - theta
         bend = 2 * jnp.sinh(h) ** 2 * jnp.cosh(2 * theta)
         return jnp.sum(self.alpha**2 * (bend + jnp.sinh(2 * theta) * (jnp.sinh(2 * h) - 2 * h)))
-
-
-def _safe_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    zero = x == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))

@@ -54,7 +54,8 @@ class Dense(eqx.Module):
 class Problem(eqx.Module):
     r"""Regression data for the model β = u∘u − v∘v with loss (7), ¼‖Xβ − y‖².
 
-    The mean loss F/n with ε is the flow on F with nε.
+    For depth M the model is β = u^M − v^M and the loss ‖Xβ − y‖²/2M. The mean loss F/n
+    with ε is the flow on F with nε.
 
     **Arguments:**
 

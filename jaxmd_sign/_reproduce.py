@@ -1,4 +1,4 @@
-"""The numbers behind Figures 1-3 of the source, and the command that writes both."""
+"""The numbers behind Figures 1-3 of the source, and the command that writes them all."""
 
 import importlib.metadata
 import os
@@ -12,6 +12,7 @@ import numpy as np
 
 from . import __version__
 from ._assumptions import check_assumptions
+from ._beyond import beyond_numbers, beyond_report
 from ._data import random_block_problem
 from ._figures import draw, save
 from ._flow import solve_trajectory
@@ -37,12 +38,14 @@ class SolveError(Exception):
     """A solve of `reproduce` failed; the message names the case and the remedy."""
 
 
-def reproduce(out: str | Path) -> list[Path]:
+def reproduce(out: str | Path, *, beyond: bool = False) -> list[Path]:
     r"""Write Figures 1-3 as PNG and PDF and `summary.json`, which holds every number in them.
 
     **Arguments:**
 
     - `out`: folder to write to, made if it does not exist. Files appear there when complete.
+    - `beyond`: also the KKT error over ε for depths 2, 3, 4 and every smoothing: a figure, and
+        what is seen as a table in `beyond.md`.
 
     **Returns:** the paths written.
 
@@ -59,10 +62,16 @@ def reproduce(out: str | Path) -> list[Path]:
     with draft as name:
         example = example_numbers()
         numbers = {"figure1": stage_numbers(), "figure2": plane_numbers(example)}
-        numbers |= {"figure3": example, "versions": _versions()}
-        (Path(name) / "summary.json").write_text(to_json(numbers, indent=1) + "\n", "utf-8")
-        for figure in ("figure1", "figure2", "figure3"):
+        numbers |= {"figure3": example}
+        if beyond:
+            numbers["beyond"] = beyond_numbers()
+            if numbers["beyond"]["failed"]:
+                raise SolveError(f"beyond: {numbers['beyond']['failed']} solves failed.")
+            (Path(name) / "beyond.md").write_text(beyond_report(numbers["beyond"]), "utf-8")
+        for figure in numbers:
             save(draw(figure, numbers[figure]), Path(name) / figure)
+        numbers["versions"] = _versions()
+        (Path(name) / "summary.json").write_text(to_json(numbers, indent=1) + "\n", "utf-8")
         written = sorted(Path(name).iterdir())
         for path in written:
             os.replace(path, folder / path.name)

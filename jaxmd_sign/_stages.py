@@ -1,12 +1,12 @@
 """The ends of the stages (§3.3.1), to solver accuracy.
 
-While a solve runs, its solver notes the last step before each gate closes (a gate is
+While a solve runs, its solver notes the step in which each gate closes (a gate is
 log(|gradient|/ε)). Afterwards the gate itself is made the independent variable and integrated
-from that step down to 0, which ends exactly at the crossing (Hénon's trick): no root finder, no
-grid, and derivatives of the crossing come out right by themselves.
+from an end of that step to 0, which ends exactly at the crossing (Hénon's trick): no root finder,
+no grid, and derivatives of the crossing come out right by themselves.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -20,7 +20,13 @@ _CROSSING_STEPS = 6
 
 @runtime_checkable
 class Gated(Protocol):
-    """A vector field with gates, as a solver sees it."""
+    """A vector field with gates, as a solver sees it.
+
+    Where a gate of a w rises but once before it falls, the crossing is reached from the end of its
+    step (`unimodal`): the top of the gate, where it is no variable, may lie in that step.
+    """
+
+    unimodal: ClassVar[bool]
 
     def field(self, t: Float[Array, ""], y: PyTree, /) -> PyTree: ...
 
@@ -28,7 +34,7 @@ class Gated(Protocol):
 
 
 class Bracket(NamedTuple):
-    """The start of the step in which a gate closed; `closed` is false if none has yet."""
+    """An end of the step in which a gate closed; `closed` is false if none has yet."""
 
     t: Float[Array, "..."]
     y: PyTree[Float[Array, "..."]]
@@ -92,9 +98,11 @@ class TrackedSolver(diffrax.AbstractAdaptiveSolver):
         )
         (omega0, w0), (omega1, w1) = args.gates(t0, y0), args.gates(t1, y1)
         here = Bracket(jnp.asarray(t0), y0, jnp.array(True))
+        there = Bracket(jnp.asarray(t1), y1, jnp.array(True)) if args.unimodal else here
         open0, open1 = jnp.any(omega0 > 0), jnp.any(omega1 > 0)
         warmup = _where(open0 & ~open1 & ~solver_state.warmup.closed, here, solver_state.warmup)
-        sign = jax.vmap(_where, in_axes=(0, None, 0))((w0 > 0) & (w1 <= 0), here, solver_state.sign)
+        closes = (w0 > 0) & (w1 <= 0)
+        sign = jax.vmap(_where, in_axes=(0, None, 0))(closes, there, solver_state.sign)
         return y1, error, dense, TrackedState(inner, warmup, sign), result
 
 
@@ -127,10 +135,12 @@ def stage_ends(system: Gated, tracked: TrackedState) -> tuple[Float[Array, ""], 
 def _crossing(
     system: Gated, index: Array, bracket: Bracket
 ) -> tuple[Float[Array, ""], PyTree[Float[Array, "..."]]]:
-    """Time and state where one gate closes, from the start of the step in which it does."""
+    """Time and state where one gate closes, from an end of the step in which it does."""
     start = (bracket.t, bracket.y)
-    height = system.gates(*start).ravel()[index]
-    active = bracket.closed & (height > 0)
+    gates = system.gates(*start)
+    height = gates.ravel()[index]
+    from_end = system.unimodal & (index >= gates.shape[1])
+    active = bracket.closed & jnp.where(from_end, height < 0, height > 0) & jnp.isfinite(height)
     clock = _GateClock(system, index, jnp.where(active, height, 0), active)
     zero = jnp.zeros_like(bracket.t)
     solution = diffrax.diffeqsolve(

@@ -191,3 +191,16 @@ def test_failed_figure_has_status_1_and_leaves_nothing(folder, monkeypatch, caps
     assert main(["reproduce", "--out", "figures"]) == 1
     assert complaint(capsys) == "jaxmd-sign: Figure 3 (limits): no.\n"
     assert list((folder / "figures").iterdir()) == []
+
+
+def test_beyond_prints_its_table(folder, monkeypatch, capsys):
+    from jaxmd_sign import _reproduce
+
+    def written(out, *, beyond):
+        assert beyond
+        (folder / "beyond.md").write_text("| M |\n", "utf-8")
+        return [folder / "beyond.md"]
+
+    monkeypatch.setattr(_reproduce, "reproduce", written)
+    assert main(["reproduce", "--out", "figures", "--beyond"]) == 0
+    assert "| M |" in capsys.readouterr().out.splitlines()

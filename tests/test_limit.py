@@ -294,6 +294,10 @@ jax.config.update("jax_enable_x64", True)
 problem, rule = jms.Problem([[1.3, 0.7]], [1.0]), jms.SmoothedSign(0.1)
 calls = {
     "epsilon": lambda: jms.SmoothedSign("much"),
+    "smoothing": lambda: jms.SmoothedSign(0.1, 3),
+    "depth": lambda: jms.solve_limit(problem, rule, 0.05, depth="2"),
+    "depth must": lambda: jms.solve_limit(problem, rule, 0.05, depth=2.5),
+    "depth must be": lambda: jms.solve_trajectory(problem, rule, 0.05, depth=3.0),
     "alpha": lambda: jms.solve_limit(problem, rule, "much"),
     "rtol": lambda: jms.solve_limit(problem, rule, 0.05, rtol="tight"),
     "max_steps": lambda: jms.solve_limit(problem, rule, 0.05, max_steps=2.5),

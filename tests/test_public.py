@@ -84,7 +84,8 @@ def documented():
             for key in vars(value):
                 if not key.startswith("_"):
                     member = getattr(value, key)
-                    if ">>>" in (getattr(member, "__doc__", None) or ""):
+                    # a default of a field brings the docstring of its type
+                    if callable(member) and ">>>" in (getattr(member, "__doc__", None) or ""):
                         found[f"{name}.{key}"] = member
 
     for name in NAMES:

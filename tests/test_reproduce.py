@@ -7,8 +7,10 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+import reference_family as family
 
-from jaxmd_sign import _reproduce
+from jaxmd_sign import _beyond, _reproduce
+from jaxmd_sign._beyond import beyond_numbers, beyond_report
 from jaxmd_sign._figures import draw, save
 from jaxmd_sign._reproduce import SolveError, example_numbers, reproduce
 
@@ -107,3 +109,57 @@ def test_failed_solve_names_its_figure(monkeypatch):
     monkeypatch.setattr(_reproduce, "_EXAMPLE_ALPHA", 1e-300)
     with pytest.raises(SolveError, match=r"^Figure 3 \(.*\): "):
         example_numbers()
+
+
+# Beyond the source.
+
+ONE = {"abs": _beyond.SMOOTHINGS["abs"]}
+
+
+@pytest.fixture(scope="module")
+def beyond():
+    """Depths 2 and 3 with one smoothing, on ε whose KKT error the source's example knows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_beyond, "DEPTHS", (2, 3))
+        patch.setattr(_beyond, "SMOOTHINGS", ONE)
+        patch.setattr(_beyond, "_EPSILONS", (1e-4, 1e1, 51))
+        return beyond_numbers()
+
+
+@pytest.mark.slow
+def test_numbers_beyond_the_source_are_those_of_the_worked_example(beyond):
+    stated = {1e-4: 0.2666891, 1e-3: 0.2641826, 1e-2: 0.2439954, 0.1: 0.1023833}
+    for epsilon, error in stated.items():
+        assert np.isclose(beyond["signed_error"][0, at(beyond, epsilon)], error, atol=1e-7)
+    row = beyond["rows"][0]
+    assert np.isclose(row["epsilon_zero"], 0.2095791, rtol=1e-2)  # between two ε of the grid
+    assert row["falls"] == row["positive"] == beyond["instances"] and row["rises_somewhere"] == 0
+    assert beyond["failed"] == 0 and np.all(beyond["bregman_gap"] >= 0)
+    for epsilon in (1e-3, 0.1):
+        end = family.family_limit([1.3, 0.7], 1.0, epsilon, 0.05, "abs", 3)
+        assert np.isclose(beyond["kkt_error"][1, at(beyond, epsilon)], end.kkt_error, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_files_beyond_the_source(beyond, tmp_path):
+    save(draw("beyond", beyond), tmp_path / "beyond")
+    assert b"/Type3" not in (tmp_path / "beyond.pdf").read_bytes()
+    report = beyond_report(beyond)
+    table = [line for line in report.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(beyond["rows"])
+    assert len({line.count("|") for line in table}) == 1
+    assert report.count("\n- M = ") == len(beyond["rows"])
+
+
+def test_a_report_says_what_the_numbers_say():
+    """Words from made-up numbers: an error that rises is not reported to fall."""
+    epsilons, flat = np.geomspace(1e-2, 1e2, 5), np.zeros(5)
+    rising = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    for error, slope, word in ((rising, 1.0, "rises at once"), (rising[::-1], -1.0, "falls from")):
+        seen = _beyond._seen(epsilons, error, error, np.full(5, slope), flat)
+        several = np.tile(error, (_beyond._INSTANCES, 1))
+        row = {"depth": 2, "smoothing": "abs"} | seen | _beyond._counted(several, several)
+        assert word in _beyond._sentence(row, 200)
+        assert row["falls"] == (200 if slope < 0 else 0)
+        assert row["rises_somewhere"] == (0 if slope < 0 else 200)
+        assert ("on some block for: none" in _beyond._verdict([row], 200)) == (slope < 0)
