@@ -78,14 +78,15 @@ def _solve(
     alpha: Float[Array, " B"],
     settings: Settings,
 ) -> dict[str, Array]:
-    def one(problems, which, epsilon, alpha):
+    def one(problems, case):
+        which, epsilon, alpha = case
         problem = problems if which is None else jax.tree.map(lambda x: x[which], problems)
         return _case(problem, epsilon, alpha, settings)
 
-    def batch(problems, which, epsilon, alpha):
-        return jax.vmap(one, in_axes=(None, 0, 0, 0))(problems, which, epsilon, alpha)
+    def batch(problems, cases):
+        return jax.vmap(one, in_axes=(None, 0))(problems, cases)
 
-    return over_devices(batch)(problems, which, epsilon, alpha)
+    return over_devices(batch)(problems, (which, epsilon, alpha))
 
 
 def _case(
@@ -130,8 +131,9 @@ def _limit(
 ) -> Limit:
     return solve_limit(
         problem,
-        SmoothedSign(epsilon),
+        SmoothedSign(epsilon, settings.smoothing),
         alpha,
+        depth=settings.depth,
         rtol=settings.rtol,
         reference=settings.reference,
         max_steps=settings.max_steps,

@@ -1,9 +1,10 @@
-"""The cases of one chunk, solved: where a faster engine takes over from the adaptive solver."""
+"""The cases of one chunk: by the fixed-step engine where it can, by the adaptive solver else."""
 
 import numpy as np
 
 from .._problem import Problem
 from ._adaptive import solve_adaptively
+from ._fixed import first_rung, solve_fixed
 from ._plan import Settings
 
 
@@ -25,4 +26,14 @@ def solve_cases(
 
     **Returns:** the variables by name. A failed case is NaN with its code in `result`.
     """
-    return solve_adaptively(problems, settings, which, epsilon, alpha)
+    rung = first_rung(problems, settings, alpha)
+    if rung is None:
+        return solve_adaptively(problems, settings, which, epsilon, alpha)
+    values, left = solve_fixed(problems, settings, which, epsilon, alpha, rung)
+    if left.size:
+        chosen = None if which is None else which[left]
+        rest = solve_adaptively(problems, settings, chosen, epsilon[left], alpha[left])
+        for name, value in rest.items():
+            values[name] = values[name].copy() if not values[name].flags.writeable else values[name]
+            values[name][left] = value
+    return values

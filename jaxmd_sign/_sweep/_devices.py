@@ -12,20 +12,20 @@ from .._problem import Blocks, Problem
 
 
 def over_devices(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(problems, which, epsilon, alpha)`, its cases split over all local devices.
+    """`function(shared, parts)`, the first axis of `parts` split over all local devices.
 
-    Inside a compiled function; the number of cases must be a multiple of `num_devices()`. Each
-    device runs its own loops to their own end: there is no collective in the program.
+    Inside a compiled function; that axis must be a multiple of `num_devices()`. Each device runs
+    its own loops to their own end: there is no collective in the program.
     """
     devices = jax.local_devices()
     if len(devices) == 1:
         return function
-    cases = PartitionSpec("cases")
+    parts = PartitionSpec("parts")
     return jax.shard_map(
         function,
-        mesh=Mesh(np.array(devices), ("cases",)),
-        in_specs=(PartitionSpec(), cases, cases, cases),
-        out_specs=cases,
+        mesh=Mesh(np.array(devices), ("parts",)),
+        in_specs=(PartitionSpec(), parts),
+        out_specs=parts,
         check_vma=False,  # else loops that start from constants are refused
     )
 

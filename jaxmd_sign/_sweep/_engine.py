@@ -2,7 +2,7 @@ r"""The fixed-step engine: the limits of many blocks at once, each by the same f
 
 Lanes are blocks of any cases, in frozen units (Σa = Y = 1), the last axis of every array. All
 take `num_steps` equal steps of Tsit5, so no lane waits for another and nothing need be sorted.
-What makes a dozen steps enough are the variables:
+What makes a dozen or two steps enough are the variables:
 
 - The clock is σ = √(Σ a w²), from α to 1. It is built from w, not from q, so that the corner of
   ω reaches w through q only. s ↦ σ is a logistic map, dense at both ends; along a step its
@@ -24,97 +24,71 @@ from jaxtyping import Array, Float
 from .._rules import AbstractRule
 
 _TABLEAU = diffrax.Tsit5.tableau
-_C = (0.0, *map(float, _TABLEAU.c))
-_A = ((), *(tuple(map(float, row)) for row in _TABLEAU.a_lower))
+_NODES = (0.0, *map(float, _TABLEAU.c))
+_STAGES = tuple(tuple(map(float, row)) for row in _TABLEAU.a_lower)
 _ERROR = tuple(map(float, _TABLEAU.b_error))
 
 
 class Lanes(NamedTuple):
-    """Blocks in frozen units, lanes last; padded columns have a = 0."""
+    """Blocks in frozen units, lanes last; padded columns have a = 0. `rule` has ε = 1."""
 
     a: Float[Array, "k lanes"]
-    rule: AbstractRule
+    epsilon: Float[Array, " lanes"]
     alpha: Float[Array, " lanes"]
+    rule: AbstractRule
 
 
 class Ends(NamedTuple):
-    """Weights at t = ∞, and an estimate of the relative error of β = w² − ω²."""
+    """Weights at t = ∞, and estimates of what is wrong with them.
+
+    `w_error` is signed, and has as a tangent the error of the tangent of `w`; `rest` is the error
+    of β that has other causes, infinite where the last step in q is out of its depth.
+    """
 
     w: Float[Array, "k lanes"]
     omega: Float[Array, "k lanes"]
-    error: Float[Array, " lanes"]
+    w_error: Float[Array, "k lanes"]
+    rest: Float[Array, " lanes"]
+
+    def error(self) -> Float[Array, " lanes"]:
+        """An estimate of the error of β = w² − ω², relative to its largest entry."""
+        largest = jnp.max((self.w - self.omega) * (self.w + self.omega), axis=0)
+        # Signed errors of the steps cancel now and then: hence twice 2|w δw|.
+        return (4 * jnp.max(self.w * jnp.abs(self.w_error), axis=0) + self.rest) / largest
 
 
 def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: int) -> Ends:
     """The limit of every lane in `num_steps` steps. `one` is 1, unknown to the compiler."""
-    a, rule, alpha = lanes
-    clock = _Clock.of(lanes)
-    epsilon = jnp.max(jnp.atleast_2d(rule.epsilon), axis=0)  # any scale of ε will do
-    inverse_a = jnp.where(a > 0, 1 / jnp.where(a > 0, a, 1), 0)
+    a, epsilon, alpha, _ = lanes
     h = 1 / num_steps
-    growth = [jnp.exp(clock.length * (h * c)) for c in _C]
-
-    def keep(x):
-        # A division is not repeated in everything that reads its result, as sums are; without
-        # it, XLA's fusion on a CPU forms the stages several times over, and takes twice as long.
-        return x / one
-
-    def field(e, w, z):
-        back = clock.reach / (1 + e)
-        q_w = (back - clock.layer) * (2 + clock.layer - back)
-        drive = clock.rate * (1 + clock.layer - back) * back * (clock.reach - back)
-        inverse_p = 1 / (q_w + epsilon)
-        M = _shrinking(z)
-        omega = M * (epsilon * inverse_p) * inverse_a
-        q = keep(q_w + _columns(a * omega**2))
-        h_w = rule.unit_rate(a, q, w) * w
-        speed = drive / _columns(a * w * h_w)
-        log_M = -2 * drive * inverse_p - speed * rule.unit_rate(a, q, omega)
-        return speed * h_w, keep(_log_slope(z, M) * log_M)
+    field, clock = _Field.of(lanes, one), _Clock.of(lanes)
+    growth = [jnp.exp(clock.length * (h * node)) for node in _NODES]
 
     def step(state, _):
-        e, w, z, first, error_w, error_z = state
-        ks = [first]
-        for c, row in zip(growth[1:], _A[1:], strict=True):
-            w_at, z_at = (
-                keep(y + sum((h * b) * k[i] for b, k in zip(row, ks, strict=True)))
-                for i, y in enumerate((w, z))
-            )
-            ks.append(field(e * c, w_at, z_at))
-        error_w, error_z = (
-            error + sum((h * b) * k[i] for b, k in zip(_ERROR, ks, strict=True))
-            for i, error in enumerate((error_w, error_z))
-        )
-        return (e * growth[-1], w_at, z_at, ks[-1], error_w, error_z), None
+        e, w, z, first, w_error, z_error = state
+        slopes = [first]
+        for grown, row in zip(growth[1:], _STAGES, strict=True):
+            at = [_weighted(y, h, row, slopes, i) for i, y in enumerate((w, z))]
+            # A division by `one` is done once, where a sum is formed anew by all that read it.
+            # On a CPU, XLA's fusion repeats itself so much that this halves the time.
+            slopes.append(field(clock, e * grown, at[0] / one, at[1] / one))
+        w_error = _weighted(w_error, h, _ERROR, slopes, 0)
+        z_error = _weighted(z_error, h, _ERROR, slopes, 1)
+        return (e * growth[-1], *at, slopes[-1], w_error, z_error), None
 
     w = jnp.broadcast_to(alpha, a.shape)
     z = _variable(jnp.where(a > 0, a, 1) * (1 - alpha**2 + epsilon) * alpha / epsilon)
-    start = (clock.start, w, z, field(clock.start, w, z), 0 * w, 0 * w)
-    (_, w, z, _, error_w, error_z), _ = lax.scan(step, start, length=num_steps)
-    M = _shrinking(z)
-    # One midpoint step from q = Σ a ω² to 0.
-    omega = M * inverse_a
-    left = _columns(a * omega**2)
-    slope_w, slope_omega = _clock_slopes(lanes, left, w, omega)
-    middle = w - left / 2 * slope_w, omega * jnp.exp(-left / 2 * slope_omega)
-    middle_w, middle_omega = _clock_slopes(lanes, left / 2, *middle)
-    last = w * jnp.abs(left * (middle_w - slope_w)) + omega**2 * jnp.abs(
-        left * (middle_omega - slope_omega)
-    )
-    w, omega = w - left * middle_w, omega * jnp.exp(-left * middle_omega)
-    # One factor on w makes the end interpolate, and leaves of the errors of w but their shape.
-    size = _columns(a * w**2)
-    drift = jnp.abs(size - (1 + _columns(a * omega**2)))
-    shape = w * error_w - w**2 * _columns(a * w * error_w) / size
-    w = w * jnp.sqrt((1 + _columns(a * omega**2)) / size)
-    dust = omega**2 * jnp.abs(error_z) / _log_slope(z, M)
-    largest = jnp.max((w - omega) * (w + omega), axis=0)
-    error = 4 * jnp.max(jnp.abs(shape) + dust + last, axis=0) + 0.1 * drift
-    return Ends(w, omega, error / largest)
+    start = (clock.start, w, z, field(clock, clock.start, w, z), 0 * w, 0 * w)
+    (_, w, z, _, w_error, z_error), _ = lax.scan(step, start, length=num_steps)
+    return _finish(field, w, z, w_error, z_error)
+
+
+def _weighted(y, h, row, slopes, i):
+    return y + sum((h * weight) * slope[i] for weight, slope in zip(row, slopes, strict=True))
 
 
 class _Clock(NamedTuple):
-    """1 + layer − σ = reach/(1 + e), e = start·exp(length·s): σ = α at s = 0 and 1 at s = 1."""
+    """reach − σ = reach/(1 + e), e = start·exp(length·s): σ = α at s = 0 and 1 at s = 1."""
 
     layer: Float[Array, " lanes"]
     reach: Float[Array, " lanes"]
@@ -124,26 +98,76 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, lanes: Lanes) -> "_Clock":
-        layer = jax.vmap(lambda rule, a: rule.clock_layer(a, 1.0), in_axes=(0, 1))(
-            lanes.rule, lanes.a
-        )
-        # Both layers, α at the start and ε/2a at the end, are the widths that need fewest steps.
-        reach = 1 + layer
-        start = lanes.alpha / (1 + layer - lanes.alpha)
-        length = jnp.log(1 / (layer * start))
+        # Layers of width α at the start and ε/2a at the end need the fewest steps (by trial).
+        smallest = jnp.min(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
+        layer = lanes.epsilon / (2 * smallest)
+        reach, start = 1 + layer, lanes.alpha / (1 + layer - lanes.alpha)
+        length = -jnp.log(layer * start)
         return cls(layer, reach, start, length, length / reach)
+
+
+class _Field(NamedTuple):
+    """dw/ds and dz/ds, in the rates of the rule: dw = dq w h/S, d log ω = −dq k/S."""
+
+    lanes: Lanes
+    scaled: Float[Array, "k lanes"]
+    inverse: Float[Array, "k lanes"]
+    one: Float[Array, ""]
+
+    @classmethod
+    def of(cls, lanes: Lanes, one: Float[Array, ""]) -> "_Field":
+        inverse = jnp.where(lanes.a > 0, 1 / jnp.where(lanes.a > 0, lanes.a, 1), 0)
+        return cls(lanes, lanes.a / lanes.epsilon, inverse, one)
+
+    def rate(self, q, w):
+        """h, |d log w/dt|/q."""
+        return self.lanes.rule.unit_rate(self.scaled, q, w, 2)
+
+    def __call__(self, clock: _Clock, e, w, z):
+        a, epsilon = self.lanes.a, self.lanes.epsilon
+        back = clock.reach / (1 + e)
+        sigma = clock.reach - back
+        q_w = (back - clock.layer) * (1 + sigma)
+        drive = clock.rate * back * sigma**2  # σ dσ/ds
+        inverse_p = 1 / (q_w + epsilon)
+        M = _shrinking(z)
+        omega = M * (epsilon * inverse_p) * self.inverse
+        q = (q_w + _columns(a * omega**2)) / self.one
+        growth = self.rate(q, w) * w
+        speed = drive / _columns(a * w * growth)
+        log_M = -2 * drive * inverse_p - speed * self.rate(q, omega)
+        return speed * growth, _log_slope(z, M) * log_M / self.one
+
+    def in_q(self, q, w, omega):
+        """dw/dq and d log ω/dq."""
+        h, k = self.rate(q, w), self.rate(q, omega)
+        S = 2 * _columns(self.lanes.a * (w**2 * h + omega**2 * k))
+        return -h * w / S, k / S
+
+
+def _finish(field: _Field, w, z, w_error, z_error) -> Ends:
+    """From σ = 1 to q = 0, and what the errors of the steps do there."""
+    a, epsilon = field.lanes.a, field.lanes.epsilon
+    M = _shrinking(z)
+    omega = M * field.inverse
+    left = _columns(a * omega**2)
+    w_slope, omega_slope = field.in_q(left, w, omega)
+    middle = w - left / 2 * w_slope, omega * jnp.exp(-left / 2 * omega_slope)
+    w_middle, omega_middle = field.in_q(left / 2, *middle)
+    bend = w * jnp.abs(w_middle - w_slope) + omega**2 * jnp.abs(omega_middle - omega_slope)
+    w, omega = w - left * w_middle, omega * jnp.exp(-left * omega_middle)
+    # One factor on w makes the end interpolate, and leaves of its errors but their direction.
+    size, target = _columns(a * w**2), 1 + _columns(a * omega**2)
+    w_error = w_error - w * _columns(a * w * w_error) / size
+    dust = omega**2 * jnp.abs(z_error) / _log_slope(z, M)
+    rest = 4 * jnp.max(dust + left * bend, axis=0) + 0.1 * jnp.abs(size - target)
+    rest = jnp.where(left > 0.01 * epsilon, jnp.inf, rest)
+    return Ends(w * jnp.sqrt(target / size), omega, w_error, rest)
 
 
 def _columns(x: Float[Array, "k lanes"]) -> Float[Array, " lanes"]:
     """The sum over a block's columns, written out: a reduction would break XLA's fusion."""
-    return sum(x[1:], x[0])  # pyright: ignore
-
-
-def _clock_slopes(lanes, q, w, omega):
-    """dw/dq and d log ω/dq."""
-    h, k = lanes.rule.unit_rate(lanes.a, q, w), lanes.rule.unit_rate(lanes.a, q, omega)
-    S = 2 * _columns(lanes.a * (w**2 * h + omega**2 * k))
-    return -h * w / S, k / S
+    return sum((x[i] for i in range(1, x.shape[0])), x[0])
 
 
 def _variable(M):
@@ -160,6 +184,6 @@ def _shrinking(z):
 
 
 def _log_slope(z, M):
-    """M/(dM/dz) = dz/d log M."""
+    """dz/d log M."""
     high = z > 1
     return jnp.where(high, M, 1) + 4 * M / ((M + 1) * jnp.where(high, M + 1, 3 - M))

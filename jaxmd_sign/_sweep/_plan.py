@@ -15,7 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import Numbers, is_traced, usable_rtol, usable_steps
+from .._inputs import check_depth
 from .._problem import Blocks, Problem
+from .._rules import SmoothedSign
+from .._smoothing import SMOOTHINGS
 from ._devices import num_threads
 from ._variables import DEFAULT_VARIABLES, VARIABLES
 
@@ -227,10 +230,10 @@ def _zipped(epsilon: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _usable(*, reference: str, smoothing: str, depth: int, max_steps: int) -> dict[str, Any]:
     if reference not in ("start", "warmup"):
         raise ValueError(f'reference must be "start" or "warmup", but is {reference!r}.')
-    if smoothing != "abs":
-        raise ValueError(f'smoothing must be "abs", but is {smoothing!r}.')
-    if depth != 2:
-        raise ValueError(f"depth must be 2, but is {depth!r}.")
+    if not (isinstance(smoothing, str) and smoothing in SMOOTHINGS):
+        names = ", ".join(map(repr, SMOOTHINGS))
+        raise ValueError(f"smoothing must be one of {names}, but is {smoothing!r}.")
+    check_depth(depth, SmoothedSign(1.0, smoothing))
     steps = usable_steps(max_steps)
     return {"reference": reference, "smoothing": smoothing, "depth": depth, "max_steps": steps}
 

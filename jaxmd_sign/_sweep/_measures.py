@@ -1,0 +1,137 @@
+"""What a sweep says of its limits, in closed form: block problems, weights at both ends.
+
+The same numbers as `kkt`, `bregman`, `bregman_gap` and `bregman_minimizer` give, in terms of the
+weights alone: θ_∞ = s∘w, θ_ref = s∘α, and the minimiser's θ* = θ_ref + xν with one root of a
+quadratic for ν in each block. Arrays are (k, n, B): columns, blocks, cases.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._block import Batch
+from .._problem import Problem
+from ._plan import Settings
+
+
+class Row(NamedTuple):
+    """Lanes' blocks: entries with Σa = 1, and the units of weights and gradients."""
+
+    a: Float[Array, "lanes k"]
+    weight: Float[Array, " lanes"]
+    gradient: Float[Array, " lanes"]
+
+
+class Tables(NamedTuple):
+    """The blocks of one problem, or of several along a first axis.
+
+    `slot` is the place of each feature in (k, n), or k n for one that moves nowhere.
+    """
+
+    a: Float[Array, "*p n k"]
+    signs: Float[Array, "*p n k"]
+    label: Float[Array, "*p n"]
+    weight: Float[Array, "*p n"]
+    gradient: Float[Array, "*p n"]
+    still: Bool[Array, "*p n"]
+    slot: Int[Array, "*p d"]
+
+    @classmethod
+    def of(cls, problem: Problem, batch: Batch) -> "Tables":
+        """The tables of one problem."""
+        data, (n, k) = problem.data, batch.signs.shape
+        place = jnp.arange(k)[None] * n + jnp.arange(n)[:, None]
+        slot = jnp.full(problem.num_features, n * k)
+        slot = slot.at[jnp.where(data.mask, data.columns, problem.num_features)].set(
+            place, mode="drop"
+        )
+        units = batch.units
+        return cls(
+            batch.blocks.a, batch.signs, units.label, units.weight, units.gradient,
+            batch.still[:, 0], slot,
+        )  # fmt: skip
+
+    def row(self, block: Int[Array, " lanes"], which: Int[Array, " lanes"] | None) -> Row:
+        """These blocks of these problems."""
+        at = (block,) if which is None else (which, block)
+        return Row(self.a[at], self.weight[at], self.gradient[at])
+
+    def lanes_last(self, which: Int[Array, " B"] | None) -> "Tables":
+        """The tables of each case, cases last (of length 1 if there is one problem)."""
+        if which is None:
+            chosen = jax.tree.map(lambda x: x[None], self)
+        else:
+            chosen = jax.tree.map(lambda x: x[which], self)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1).swapaxes(0, -2), chosen)
+
+
+def measures(
+    tables: Tables,
+    which: Int[Array, " B"] | None,
+    alpha: Float[Array, " B"],
+    w: Float[Array, "k n B"],
+    omega: Float[Array, "k n B"],
+    slope: Float[Array, "k n B"] | None,
+    settings: Settings,
+) -> dict[str, Array]:
+    """Every wanted variable, and `lost`: cases whose minimiser has no closed form."""
+    at = tables.lanes_last(which)
+    a = at.a
+    moving = jnp.where(at.still, 0, at.weight) * (a > 0)  # the unit of weights that move
+    start = alpha / at.weight
+    shift = w - start
+    beta = (w - omega) * (w + omega)
+    a_square = _columns(a**2)
+
+    def outside(vector):
+        return (vector - a * (_columns(a * vector) / a_square)) * moving
+
+    residual = (_columns(a * beta) - 1) * jnp.where(at.still, 0, at.label)
+    stationarity = outside(shift)
+    error = _norm(stationarity)
+    size = _norm(shift * moving)
+    values = {
+        "kkt_error": error,
+        "kkt_relative_error": error / jnp.where(size > 0, size, 1),
+        "bregman": _total((2 / 3 * (w**3 - start**3) - start * beta) * moving**3),
+        "beta": _by_feature(tables, which, at.signs * beta * moving**2),
+        "feasibility": _norm(residual[None]),
+        "result": jnp.zeros(alpha.shape, "int8"),
+    }
+    if slope is not None:
+        along = _total(stationarity * outside(slope)) / jnp.where(error > 0, error, 1)
+        values["kkt_error_slope"] = along
+    lack = 1 - _columns(a * (start**2 - omega**2))
+    b, g = _columns(a**2 * start), _columns(a**3)
+    multiplier = lack / (b + jnp.sqrt(b**2 + g * jnp.maximum(lack, 0)))
+    theta = start + a * multiplier
+    values["bregman_gap"] = _total((w - theta) ** 2 * (2 * w + theta) / 3 * moving**3)
+    values["distance_to_minimizer"] = _norm((w - theta) * (w + theta) * moving**2)
+    lost = jnp.any((lack < 0) & ~at.still, axis=0)
+    wanted = {name: value for name, value in values.items() if settings.wants(name)}
+    return wanted | {"lost": jnp.broadcast_to(lost, alpha.shape)}
+
+
+def _columns(x: Float[Array, "k n B"]) -> Float[Array, "n B"]:
+    """The sum over columns, written out, which XLA fuses with what comes before."""
+    return sum((x[i] for i in range(1, x.shape[0])), x[0])
+
+
+def _total(x: Float[Array, "k n B"]) -> Float[Array, " B"]:
+    return jnp.sum(_columns(x), axis=0)
+
+
+def _norm(x: Float[Array, "k n B"]) -> Float[Array, " B"]:
+    return jnp.sqrt(_total(x**2))
+
+
+def _by_feature(
+    tables: Tables, which: Int[Array, " B"] | None, values: Float[Array, "k n B"]
+) -> Float[Array, "B d"]:
+    flat = values.reshape(-1, values.shape[-1])
+    if which is None:
+        return flat.at[tables.slot].get(mode="fill", fill_value=0).T
+    cases = jnp.arange(values.shape[-1])[:, None]
+    return flat.at[tables.slot[which], cases].get(mode="fill", fill_value=0)
