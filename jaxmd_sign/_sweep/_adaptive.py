@@ -6,18 +6,24 @@ sizes, whatever the number of cases, so that a program is compiled once for each
 
 from functools import partial
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from .._block import Block
+from .._checks import all_finite
+from .._clock import block_limit
 from .._kkt import _minimize, bregman, kkt, safe_norm
 from .._limit import Limit, solve_limit
 from .._problem import Blocks, Problem
-from .._results import RESULTS
+from .._results import RESULTS, check, combine
 from .._rules import SmoothedSign
+from .._solve import differentiable
 from ._devices import is_cpu, num_devices, over_devices
 from ._plan import Settings
+from ._tables import Cases, Row
 from ._variables import CODES
 
 _CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
@@ -58,6 +64,49 @@ def solve_adaptively(
                 values[name] = np.empty((num_cases, *value.shape[1:]), value.dtype)
             values[name][index] = value
     return values
+
+
+def adaptive_ends(
+    cases: Cases, lanes: np.ndarray, settings: Settings
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+    """Lanes by the residual clock: w and ω (and dw/dε if it is wanted), steps and codes."""
+    size = _SMALL[1] if len(lanes) <= _SMALL[1] else _CPU_ROWS
+    size = -(-size // num_devices()) * num_devices()
+    order = np.argsort(np.asarray(cases.epsilon)[lanes % len(cases.epsilon)], kind="stable")
+    padded = np.pad(lanes[order], (0, -len(lanes) % size), mode="edge").reshape(-1, size)
+    found = [jax.tree.map(np.asarray, _ends(cases, some, settings)) for some in padded]
+    back = np.argsort(order)
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1)[..., back], *found)
+
+
+@partial(jax.jit, static_argnames="settings")
+def _ends(cases: Cases, lanes: Int[Array, " lanes"], settings: Settings):
+    def solve(block: Block, adjoint: diffrax.AbstractAdjoint):
+        return block_limit(block, "start", settings.rtol, settings.max_steps, adjoint)
+
+    def one(row: Row, epsilon: Float[Array, ""], alpha: Float[Array, ""]):
+        rule = SmoothedSign(epsilon / row.gradient, settings.smoothing)
+        block = Block(row.a, jnp.ones_like(alpha), alpha / row.weight, rule, 2)
+        ends, report = differentiable(solve, block, None)
+        finite = all_finite(ends.w, ends.omega)
+        result = combine(report.result, check(finite, RESULTS.not_finite))
+        code = jnp.asarray(_code_table())[result._value].astype("int8")
+        return (ends.w, ends.omega), (report.num_steps, code)
+
+    def lane(row, epsilon, alpha):
+        if not settings.wants("kkt_error_slope"):
+            return one(row, epsilon, alpha)
+        unit = jnp.ones_like(epsilon)
+        ends, tangent, report = jax.jvp(
+            lambda epsilon: one(row, epsilon, alpha), (epsilon,), (unit,), has_aux=True
+        )
+        return (*ends, tangent[0]), report
+
+    def batch(cases, lanes):
+        return jax.vmap(lane)(*cases.lanes(lanes))
+
+    ends, (steps, code) = over_devices(batch)(cases, lanes)
+    return jax.tree.map(jnp.transpose, ends), steps, code
 
 
 def _batch_size(problem: Problem, num_cases: int) -> int:

@@ -5,78 +5,22 @@ weights alone: θ_∞ = s∘w, θ_ref = s∘α, and the minimiser's θ* = θ_ref
 quadratic for ν in each block. Arrays are (k, n, B): columns, blocks, cases.
 """
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from .._block import Batch
-from .._problem import Problem
 from ._plan import Settings
-
-
-class Row(NamedTuple):
-    """Lanes' blocks: entries with Σa = 1, and the units of weights and gradients."""
-
-    a: Float[Array, "lanes k"]
-    weight: Float[Array, " lanes"]
-    gradient: Float[Array, " lanes"]
-
-
-class Tables(NamedTuple):
-    """The blocks of one problem, or of several along a first axis.
-
-    `slot` is the place of each feature in (k, n), or k n for one that moves nowhere.
-    """
-
-    a: Float[Array, "*p n k"]
-    signs: Float[Array, "*p n k"]
-    label: Float[Array, "*p n"]
-    weight: Float[Array, "*p n"]
-    gradient: Float[Array, "*p n"]
-    still: Bool[Array, "*p n"]
-    slot: Int[Array, "*p d"]
-
-    @classmethod
-    def of(cls, problem: Problem, batch: Batch) -> "Tables":
-        """The tables of one problem."""
-        data, (n, k) = problem.data, batch.signs.shape
-        place = jnp.arange(k)[None] * n + jnp.arange(n)[:, None]
-        slot = jnp.full(problem.num_features, n * k)
-        slot = slot.at[jnp.where(data.mask, data.columns, problem.num_features)].set(
-            place, mode="drop"
-        )
-        units = batch.units
-        return cls(
-            batch.blocks.a, batch.signs, units.label, units.weight, units.gradient,
-            batch.still[:, 0], slot,
-        )  # fmt: skip
-
-    def row(self, block: Int[Array, " lanes"], which: Int[Array, " lanes"] | None) -> Row:
-        """These blocks of these problems."""
-        at = (block,) if which is None else (which, block)
-        return Row(self.a[at], self.weight[at], self.gradient[at])
-
-    def lanes_last(self, which: Int[Array, " B"] | None) -> "Tables":
-        """The tables of each case, cases last (of length 1 if there is one problem)."""
-        if which is None:
-            chosen = jax.tree.map(lambda x: x[None], self)
-        else:
-            chosen = jax.tree.map(lambda x: x[which], self)
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1).swapaxes(0, -2), chosen)
+from ._tables import Cases, Tables
 
 
 def measures(
-    tables: Tables,
-    which: Int[Array, " B"] | None,
-    alpha: Float[Array, " B"],
+    cases: Cases,
+    settings: Settings,
     w: Float[Array, "k n B"],
     omega: Float[Array, "k n B"],
-    slope: Float[Array, "k n B"] | None,
-    settings: Settings,
+    slope: Float[Array, "k n B"] | None = None,
 ) -> dict[str, Array]:
     """Every wanted variable, and `lost`: cases whose minimiser has no closed form."""
+    tables, which, _, alpha = cases
     at = tables.lanes_last(which)
     a = at.a
     moving = jnp.where(at.still, 0, at.weight) * (a > 0)  # the unit of weights that move
@@ -98,7 +42,6 @@ def measures(
         "bregman": _total((2 / 3 * (w**3 - start**3) - start * beta) * moving**3),
         "beta": _by_feature(tables, which, at.signs * beta * moving**2),
         "feasibility": _norm(residual[None]),
-        "result": jnp.zeros(alpha.shape, "int8"),
     }
     if slope is not None:
         along = _total(stationarity * outside(slope)) / jnp.where(error > 0, error, 1)
