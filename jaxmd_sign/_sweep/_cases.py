@@ -26,7 +26,7 @@ def solve_cases(
 
     **Returns:** the variables by name. A failed case is NaN with its code in `result`.
     """
-    rung = first_rung(problems, settings, alpha)
+    rung = first_rung(problems, settings)
     if rung is None:
         return solve_adaptively(problems, settings, which, epsilon, alpha)
     values, left = solve_fixed(problems, settings, which, epsilon, alpha, rung)

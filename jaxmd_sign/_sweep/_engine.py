@@ -26,7 +26,7 @@ _TABLEAU = diffrax.Tsit5.tableau
 _NODES = (0.0, *map(float, _TABLEAU.c))
 _STAGES = tuple(tuple(map(float, row)) for row in _TABLEAU.a_lower)
 _ERROR = tuple(map(float, _TABLEAU.b_error))
-_LARGEST_ALPHA = 0.25  # in units of final weights; Assumption 3.3 allows 0.236
+_TINY_ALPHA, _LARGEST_ALPHA = 0.005, 0.25  # in units of final weights; 3.3 allows 0.236
 
 
 class Lanes(NamedTuple):
@@ -54,7 +54,7 @@ class Ends(NamedTuple):
         """An estimate of the error of β = w² − ω², relative to its largest entry."""
         largest = jnp.max((self.w - self.omega) * (self.w + self.omega), axis=0)
         # Signed errors of the steps cancel now and then: hence twice 2|w δw|, more in wide blocks.
-        safety = 4 * max(1, len(self.w) / 10)
+        safety = 4 * max(1, len(self.w) / 10) ** 1.5
         return (safety * jnp.max(self.w * jnp.abs(self.w_error), axis=0) + self.rest) / largest
 
 
@@ -156,7 +156,9 @@ def _finish(field: _Field, w, z, w_error, z_error) -> Ends:
     w_error = w_error - w * _columns(a * w * w_error) / size
     dust = omega**2 * jnp.abs(z_error) / _log_slope(z, M)
     rest = 4 * jnp.max(dust, axis=0) + bend + 0.1 * jnp.abs(size - target)
-    # Where α is larger, weights still shrink when σ nears 1, and the estimates fall behind.
+    # The estimates fall behind where α is tiny, and where it is so large that weights still
+    # shrink when σ nears 1.
+    w_error = jnp.where(alpha < _TINY_ALPHA, 4, 1) * w_error
     rest = jnp.where(alpha < _LARGEST_ALPHA, rest, jnp.inf)
     return Ends(w * jnp.sqrt(target / size), omega, w_error, rest)
 

@@ -27,21 +27,17 @@ _FEWEST_AGAIN = 1024
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
-def first_rung(problems: Problem, settings: Settings, alpha: np.ndarray) -> int | None:
+def first_rung(problems: Problem, settings: Settings) -> int | None:
     """Where to start on the ladder of step numbers; None if the engine is not for these cases."""
     smooth = SmoothedSign(1.0, settings.smoothing).strictness == 1  # else the estimate is no good
     fits = smooth and settings.depth == 2 and settings.reference == "start"
     if not (fits and isinstance(problems.data, Blocks)):
         return None
-    x, y = np.abs(np.asarray(problems.data.x)), np.abs(np.asarray(problems.y))
-    weight = np.sqrt(np.max(y / np.sum(x, axis=-1)))
-    # Measured: 20 steps for 1e-6 with two columns and α from 0.005 of the final weights on.
-    steps = 20 * (1e-6 / settings.rtol) ** 0.2 * max(1, x.shape[-1] / 2) ** 0.35
+    # Measured: 20 steps for 1e-6 with two columns.
+    num_columns = problems.data.x.shape[-1]
+    steps = 20 * (1e-6 / settings.rtol) ** 0.2 * max(1, num_columns / 2) ** 0.35
     harder = (
-        (alpha.min() < 0.005 * weight)
-        + (x.shape[-1] > 12)
-        + (settings.smoothing != "abs")
-        + settings.wants("kkt_error_slope") / 2
+        (num_columns > 12) + (settings.smoothing != "abs") + settings.wants("kkt_error_slope") / 2
     )
     rung = next((i for i, most in enumerate(_RUNGS) if most >= 0.95 * steps * 1.4**harder), None)
     return None if rung is None or _RUNGS[rung] > settings.max_steps else rung
