@@ -27,6 +27,7 @@ X = np.array([[0.9, 0, -0.3, 0, 1.4, 0], [0, -1.2, 0, 0.5, 0, 0]])
 Y = np.array([1.1, -0.7])
 BLOCKS = jms.Problem(X, Y)
 EXAMPLE = jms.Problem([[1.3, 0.7]], [1.0])
+MOST_STEPS = 12
 EPSILON, ALPHA = np.array([1e-4, 3e-2, 0.5, 4.0]), np.array([0.01, 0.2])
 
 
@@ -114,7 +115,7 @@ def test_several_problems_are_each_by_itself(product, grid):
 @pytest.mark.slow
 def test_general_data():
     problem = jms.random_sparse_problem(jax.random.key(3), 2, 5, 2)
-    found = jms.sweep(problem, [0.3, 1.0], 0.1)
+    found = jms.sweep(problem, [0.3, 1.0], 0.1, rtol=1e-8)
     for epsilon in found.epsilon.values:
         here = found.sel(epsilon=epsilon, alpha=0.1)
         assert_same(here, one_by_one(problem, epsilon, 0.1))
@@ -142,17 +143,17 @@ def test_order_and_threads_do_not_matter(monkeypatch, grid):
 
 
 def test_failed_cases_are_nan_with_their_code_and_the_others_stand(grid):
-    most = int(np.median(grid.num_steps)) // 2
-    found = jms.sweep(BLOCKS, EPSILON, ALPHA, max_steps=most)
+    # So few that the fixed-step engine stays out, and the adaptive solver is done with some only.
+    found = jms.sweep(BLOCKS, EPSILON, ALPHA, max_steps=MOST_STEPS)
     failed = found.result == CODES["max_steps_reached"].value
-    assert 0 < failed.sum() < 8 and np.all(~failed.values[grid.num_steps.values <= most])
+    assert 0 < failed.sum() < 8
     assert np.all(found.result.where(~failed, 0) == 0)
     floats = [name for name in found.data_vars if found[name].dtype == float]
     assert len(floats) == 7
     for name in floats:
         assert found[name].where(failed).isnull().all()
     kept = found[floats].where(~failed), grid[floats].where(~failed)
-    xr.testing.assert_allclose(*kept, rtol=1e-12)
+    xr.testing.assert_allclose(*kept, rtol=1e-6, atol=1e-7)
 
 
 def test_codes_are_named_in_the_dataset(grid):

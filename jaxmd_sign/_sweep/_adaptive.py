@@ -23,7 +23,7 @@ from .._rules import SmoothedSign
 from .._solve import differentiable
 from ._devices import is_cpu, num_devices, over_devices
 from ._plan import Settings
-from ._tables import Cases, Row
+from ._tables import Cases, Row, rule_of
 from ._variables import CODES
 
 _CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
@@ -85,7 +85,7 @@ def _ends(cases: Cases, lanes: Int[Array, " lanes"], settings: Settings):
         return block_limit(block, "start", settings.rtol, settings.max_steps, adjoint)
 
     def one(row: Row, epsilon: Float[Array, ""], alpha: Float[Array, ""]):
-        rule = SmoothedSign(epsilon / row.gradient, settings.smoothing)
+        rule = rule_of(epsilon / row.gradient, settings.smoothing)
         block = Block(row.a, jnp.ones_like(alpha), alpha / row.weight, rule, 2)
         ends, report = differentiable(solve, block, None)
         finite = all_finite(ends.w, ends.omega)

@@ -54,7 +54,7 @@ class Ends(NamedTuple):
         """An estimate of the error of β = w² − ω², relative to its largest entry."""
         largest = jnp.max((self.w - self.omega) * (self.w + self.omega), axis=0)
         # Signed errors of the steps cancel now and then: hence twice 2|w δw|, more in wide blocks.
-        safety = 4 * max(1, len(self.w) / 10) ** 1.5
+        safety = 4 * max(1, len(self.w) / 10) ** 2
         return (safety * jnp.max(self.w * jnp.abs(self.w_error), axis=0) + self.rest) / largest
 
 

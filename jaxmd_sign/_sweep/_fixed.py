@@ -18,7 +18,7 @@ from ._devices import is_cpu, num_devices, over_devices
 from ._engine import Lanes, fixed_step_ends
 from ._measures import measures
 from ._plan import Settings
-from ._tables import Cases, tables
+from ._tables import Cases, rule_of, tables
 
 _RUNGS = (14, 20, 28, 40, 56, 80, 112)
 _SLOPE = 100  # the tolerance of a derivative in ε is so much larger than that of a value
@@ -118,7 +118,7 @@ def _compiled(cases, lanes, one, smoothing, num_steps, slope, num_lanes):
 
     def chunk(cases, one, lanes):
         row, epsilon, alpha = cases.lanes(lanes)
-        rule = SmoothedSign(1.0, smoothing)
+        rule = rule_of(jnp.ones((), epsilon.dtype), smoothing)
 
         def ends(epsilon):
             some = Lanes(row.a.T, epsilon / row.gradient, alpha / row.weight, rule)

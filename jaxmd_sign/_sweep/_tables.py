@@ -89,3 +89,8 @@ def tables(problems: Problem) -> Tables:
         return Tables.of(problem, as_blocks(problem, SmoothedSign(1.0), one, 2))
 
     return of(problems) if problems.y.ndim == 1 else jax.vmap(of)(problems)
+
+
+def rule_of(epsilon: Float[Array, "..."], smoothing: str) -> SmoothedSign:
+    """The rule with this ε in its own dtype."""
+    return SmoothedSign(1.0, smoothing).map_epsilon(lambda _: epsilon)

@@ -1,0 +1,132 @@
+"""The fixed-step engine: its estimates against the adaptive solver, its derivatives, its program."""
+
+import re
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmd_sign as jms
+from jaxmd_sign._sweep import _fixed
+from jaxmd_sign._sweep._adaptive import solve_adaptively
+from jaxmd_sign._sweep._cases import solve_cases
+from jaxmd_sign._sweep._plan import make_plan
+from jaxmd_sign._sweep._tables import Cases, tables
+
+EXAMPLE = jms.Problem([[1.3, 0.7]], [1.0])
+plan = partial(
+    make_plan,
+    product=False,
+    chunk_size=None,
+    variables=None,
+    rtol=1e-6,
+    reference="start",
+    smoothing="abs",
+    depth=2,
+    max_steps=65536,
+)
+
+
+def random_cases(num_columns, num_blocks, epsilons, alphas, num_cases=256):
+    """A problem, and ε and α log-uniform between powers of ten."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(0.3, 2, (num_blocks, num_columns)) * rng.choice([-1, 1], (1, num_columns))
+    y = rng.uniform(0.5, 2, num_blocks) * rng.choice([-1, 1], num_blocks)
+    epsilon, alpha = (10 ** rng.uniform(*powers, num_cases) for powers in (epsilons, alphas))
+    return jms.Problem.from_blocks(x, y), epsilon, alpha
+
+
+def error_of_beta(problem, found, truth):
+    """The largest error of a block relative to its largest entry, case by case."""
+    shape = len(found), *problem.data.x.shape
+    wrong = np.max(np.abs(found - truth).reshape(shape), axis=-1)
+    return np.max(wrong / np.max(np.abs(truth).reshape(shape), axis=-1), axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("num_columns", "num_blocks", "epsilons", "alphas", "settings"),
+    [
+        (2, 4, (-8, 1.5), (-4, -0.5), {}),  # also beyond what the engine is for
+        (2, 4, (-6, 0), (-2, -1), {"rtol": 1e-8}),
+        (2, 4, (-4, 1), (-2, -1), {"smoothing": "sqrt"}),
+        (5, 2, (-8, 1.5), (-3, -1), {}),
+        (40, 1, (-8, -1), (-2, -1), {}),
+    ],
+)
+def test_every_case_is_as_good_as_promised(num_columns, num_blocks, epsilons, alphas, settings):
+    problem, epsilon, alpha = random_cases(num_columns, num_blocks, epsilons, alphas)
+    asked = plan(problem, epsilon, alpha, **{"variables": ["beta", "num_steps"]} | settings)
+    assert _fixed.first_rung(problem, asked.settings) is not None
+    found = solve_cases(problem, asked.settings, None, epsilon, alpha)
+    exact = replace(asked.settings, rtol=1e-11)
+    truth = solve_adaptively(problem, exact, None, epsilon, alpha)
+    assert not found["result"].any() and not truth["result"].any()
+    error = error_of_beta(problem, found["beta"], truth["beta"])
+    assert np.max(error) <= asked.settings.rtol
+
+
+def test_most_lanes_need_no_second_try():
+    problem, epsilon, alpha = random_cases(2, 1, (-4, -1), (-2, -1), 2048)
+    asked = plan(EXAMPLE, epsilon, alpha)
+    found = solve_cases(EXAMPLE, asked.settings, None, epsilon, alpha)
+    assert np.mean(found["num_steps"] == 20) > 0.999
+    # Adversarial data: still few.
+    found = solve_cases(problem, asked.settings, None, epsilon, alpha)
+    assert np.mean(found["num_steps"]) < 40
+
+
+def test_slopes_in_epsilon_are_right_to_a_hundred_times_the_tolerance():
+    problem, epsilon, alpha = random_cases(2, 2, (-4, 0), (-2, -1), 64)
+    asked = plan(problem, epsilon, alpha, variables=["kkt_error", "kkt_error_slope"])
+    found = solve_cases(problem, asked.settings, None, epsilon, alpha)
+
+    @jax.jit
+    @jax.vmap
+    def slope(epsilon, alpha):
+        def error(epsilon):
+            rule = jms.SmoothedSign(epsilon)
+            return jms.kkt(problem, jms.solve_limit(problem, rule, alpha, rtol=1e-11)).error
+
+        return jax.grad(error)(epsilon)
+
+    truth = slope(epsilon, alpha)
+    assert np.max(np.abs(found["kkt_error_slope"] / truth - 1)) <= 1e-4
+
+
+def test_many_blocks_of_one_problem():
+    """10⁵ blocks: no X, and what each block of a few gives by itself."""
+    problem, epsilon, alpha = random_cases(2, 100_000, (-3, -3), (-1.5, -1.5), 1)
+    found = jms.sweep(problem, epsilon, alpha, variables=["beta", "kkt_error"])
+    x, y = np.asarray(problem.data.x), np.asarray(problem.y)
+    few = jms.sweep(jms.Problem.from_blocks(x[:3], y[:3]), epsilon, alpha, variables=["beta"])
+    np.testing.assert_allclose(found.beta[0, 0, :6], few.beta[0, 0], rtol=1e-12)
+    assert found.result.item() == 0
+
+
+def program(num_steps=20, slope=False):
+    cases = Cases(tables(EXAMPLE), None, jnp.full(512, 0.01), jnp.full(512, 0.05))
+    lanes = np.arange(512).reshape(2, 256)
+    lowered = _fixed._compiled.lower(cases, lanes, np.ones(()), "abs", num_steps, slope, 512)
+    return lowered.compile()
+
+
+def test_program_has_no_callback_and_no_more_work_than_it_needs():
+    """What a step costs in the compiled program: a count, where a time would be noise."""
+    compiled = program()
+    text = compiled.as_text()
+    assert not re.search(r'custom_call_target="[^"]*callback', text)
+    assert "all-reduce" not in text and "all-gather" not in text
+    # The divisions by `one` are there for this: 2,541 a lane, one step and both ends; 5,181 without
+    # them, where XLA's fusion forms the stages again and again.
+    assert compiled.cost_analysis()["flops"] / 256 < 3000
+
+
+def test_program_serves_other_values():
+    before = _fixed._compiled._cache_size()
+    for scale in (1.0, 2.0, 3.0):
+        problem = EXAMPLE.with_data(scale * EXAMPLE.X, EXAMPLE.y)
+        jms.sweep(problem, np.geomspace(1e-3, 0.1 * scale, 300), 0.05)
+    assert _fixed._compiled._cache_size() - before <= 1
