@@ -228,7 +228,8 @@ def table(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"Values and d/dε of all cases: {slope['ratio']:.2f} times the values alone.",
-        f"Into a store: {into['overhead']:.2f} µs a case more; peak memory {into['peak_mb']:.0f} MB.",
+        f"Into a store: {into['overhead']:.2f} µs a case more, peak memory "
+        f"{into['peak_mb']:.0f} MB.",
     ]
     return "\n".join(lines) + "\n"
 

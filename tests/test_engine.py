@@ -1,4 +1,4 @@
-"""The fixed-step engine: its estimates against the adaptive solver, its derivatives, its program."""
+"""The fixed-step engine: its estimates against the adaptive solver, its slopes, its program."""
 
 import re
 from dataclasses import replace

@@ -155,7 +155,7 @@ def _finish(field: _Field, w, z, w_error, z_error) -> Ends:
     size, target = _columns(a * w**2), 1 + _columns(a * omega**2)
     w_error = w_error - w * _columns(a * w * w_error) / size
     dust = omega**2 * jnp.abs(z_error) / _log_slope(z, M)
-    rest = 4 * jnp.max(dust, axis=0) + bend + 0.1 * jnp.abs(size - target)
+    rest = 4 * jnp.max(dust, axis=0) + bend + 0.01 * jnp.abs(size - target)
     # The estimates fall behind where α is tiny, and where it is so large that weights still
     # shrink when σ nears 1.
     w_error = jnp.where(alpha < _TINY_ALPHA, 4, 1) * w_error

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._problem import Blocks, Problem
-from .._rules import SmoothedSign
+from .._smoothing import SMOOTHINGS
 from ._adaptive import adaptive_ends
 from ._devices import is_cpu, num_devices, over_devices
 from ._engine import Lanes, fixed_step_ends
@@ -29,17 +29,15 @@ _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 def first_rung(problems: Problem, settings: Settings) -> int | None:
     """Where to start on the ladder of step numbers; None if the engine is not for these cases."""
-    smooth = SmoothedSign(1.0, settings.smoothing).strictness == 1  # else the estimate is no good
+    smooth = SMOOTHINGS[settings.smoothing].strictness == 1  # else the estimate is no good
     fits = smooth and settings.depth == 2 and settings.reference == "start"
     if not (fits and isinstance(problems.data, Blocks)):
         return None
     # Measured: 20 steps for 1e-6 with two columns.
     num_columns = problems.data.x.shape[-1]
     steps = 20 * (1e-6 / settings.rtol) ** 0.2 * max(1, num_columns / 2) ** 0.35
-    harder = (
-        (num_columns > 12) + (settings.smoothing != "abs") + settings.wants("kkt_error_slope") / 2
-    )
-    rung = next((i for i, most in enumerate(_RUNGS) if most >= 0.95 * steps * 1.4**harder), None)
+    steps *= 1.4 ** ((num_columns > 12) + (settings.smoothing != "abs"))
+    rung = next((i for i, most in enumerate(_RUNGS) if most >= 0.95 * steps), None)
     return None if rung is None or _RUNGS[rung] > settings.max_steps else rung
 
 
