@@ -313,7 +313,7 @@ def test_derivatives_are_those_of_scipy():
         ((0 * X, 0.0, 1.0), in_alpha),
         (directions, forward),
     ]:
-        expected, uncertainty = ref.derivative(lambda t, m=moves: along(t, *m), 0.0, 0.05, 4)
+        expected, uncertainty = ref.derivative(lambda t, m=moves: along(t, *m), 0.0, 0.02, 3)
         assert uncertainty < 1e-6 * abs(expected)
         np.testing.assert_allclose(derivative, expected, rtol=1e-5)
     total = np.sum(in_X * directions[0]) + 0.7 * in_epsilon - 0.4 * in_alpha
@@ -422,7 +422,7 @@ def test_gradient_in_200_epsilons():
                 total += beta @ weights[at]
             return total
 
-        expected, uncertainty = ref.derivative(along, 0.0, 0.05, 4)
+        expected, uncertainty = ref.derivative(along, 0.0, 0.02, 3)
         assert uncertainty < 1e-6 * abs(expected)
         np.testing.assert_allclose(gradient @ direction, expected, rtol=1e-5)
 
