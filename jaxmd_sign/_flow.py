@@ -19,7 +19,7 @@ from ._powers import power_difference
 from ._problem import Blocks, Problem, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule
-from ._solve import FOREVER, Outcome, Solved, differentiable, integrate
+from ._solve import FOREVER, Outcome, SavesAt, Solved, differentiable, integrate
 from ._stages import TrackedSolver, stage_ends
 
 _NUM_TIMES = 201
@@ -132,6 +132,9 @@ class _Saved(NamedTuple):
 @eqx.filter_jit
 def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajectory:
     ok, problem, rule, alpha = made_usable(problem, rule, alpha)
+    if ts is not None:
+        ok &= all_finite(ts) & jnp.all(jnp.diff(ts, prepend=0) >= 0)
+        ts = jnp.where(ok, ts, 0)
     depth, run = settings.depth, _run_dense
     if isinstance(problem.data, Blocks):
         run = _run_blocks
@@ -219,9 +222,9 @@ def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
 
 def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outcome]:
     """Integrate a system until it settles; save it at `ts`, and find where its gates close."""
-    at_times, at_end = diffrax.SubSaveAt(ts=ts), diffrax.SubSaveAt(t1=True)
-    saveat = diffrax.SaveAt(subs=[at_times, at_end], solver_state=True)
-    solution = _settle(system, settings, TrackedSolver(solver, adjoint), saveat, adjoint)
+    saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(t1=True)] * 2, solver_state=True)
+    tracked = TrackedSolver(solver, adjoint)
+    solution = _settle(system, settings, tracked, saveat, SavesAt(adjoint, ts))
     (_, t_end), (states, end) = solution.ts, solution.ys
     reached = ts <= t_end
     states = jax.tree.map(

@@ -12,8 +12,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     bad_input = (
-        "The input was not usable: epsilon, alpha, X or y was not finite, or epsilon or alpha "
-        "was not positive. Check the values of this member."
+        "The input was not usable: epsilon, alpha, X, y or ts was not finite, epsilon or alpha was "
+        "not positive, or ts did not increase from 0 on. Check the values of this member."
     )
     not_finite = "The solution left the finite numbers. Scale the data nearer to 1, or use float64."
     dual_not_converged = (

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ._results import RESULTS
 from ._transpose import transposable
@@ -77,6 +78,27 @@ def integrate(
 
 def _field(t, y, system):
     return system.field(t, y)
+
+
+class SavesAt(diffrax.AbstractAdjoint):
+    """An adjoint whose solve saves its first `SubSaveAt(t1=True)` at `ts` instead.
+
+    Given to `SaveAt`, Diffrax would check traced times by a host callback.
+    """
+
+    adjoint: diffrax.AbstractAdjoint
+    ts: Float[Array, " T"]
+
+    def loop(self, *, saveat, init_state, **kwargs):
+        def room(leaf):
+            return jnp.full((self.ts.size, *leaf.shape[1:]), jnp.inf, leaf.dtype)
+
+        sub, saved = saveat.subs[0], init_state.save_state[0]
+        sub = diffrax.SubSaveAt(ts=self.ts, fn=sub.fn)
+        saved = eqx.tree_at(lambda s: (s.ts, s.ys), saved, jax.tree.map(room, (saved.ts, saved.ys)))
+        saveat = eqx.tree_at(lambda at: at.subs[0], saveat, sub)
+        init_state = eqx.tree_at(lambda at: at.save_state[0], init_state, saved)
+        return self.adjoint.loop(saveat=saveat, init_state=init_state, **kwargs)
 
 
 def differentiable(

@@ -6,12 +6,15 @@ from an end of that step to 0, which ends exactly at the crossing (Hénon's tric
 no grid, and derivatives of the crossing come out right by themselves.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 # An accepted step is smooth at the tolerance; a few shorter ones cross it at the same accuracy.
@@ -142,21 +145,39 @@ def _crossing(
     from_end = system.unimodal & (index >= gates.shape[1])
     active = bracket.closed & jnp.where(from_end, height < 0, height > 0) & jnp.isfinite(height)
     clock = _GateClock(system, index, jnp.where(active, height, 0), active)
-    zero = jnp.zeros_like(bracket.t)
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, clock: clock.field(t, y)),
-        diffrax.Dopri8(),
-        zero,
-        zero + 1,
-        zero + 1 / _CROSSING_STEPS,
-        start,
-        clock,
-        stepsize_controller=diffrax.ConstantStepSize(),
-        adjoint=diffrax.ForwardMode(),
-        max_steps=_CROSSING_STEPS + 1,
-        throw=False,
-    )
-    return jax.tree.map(lambda leaf: leaf[0], solution.ys)
+    return _runge_kutta(clock.field, start)
+
+
+def _runge_kutta(
+    field: Callable[[PyTree], PyTree], start: PyTree[Float[Array, "..."]]
+) -> PyTree[Float[Array, "..."]]:
+    """y(1) of dy/ds = field(y), in `_CROSSING_STEPS` equal steps of `Dopri8`.
+
+    A Diffrax solve of steps this few compiles for longer, and checks them in a host callback.
+    """
+    tableau = diffrax.Dopri8.tableau
+    stages = len(tableau.b_sol)
+    lower = np.zeros((stages, stages))
+    for i, row in enumerate(tableau.a_lower, start=1):
+        lower[i, :i] = row
+
+    def step(y, _):
+        def move(weights, slopes):
+            weights = jnp.asarray(weights / _CROSSING_STEPS)
+            return jax.tree.map(
+                lambda leaf, k: leaf + jnp.tensordot(weights.astype(leaf.dtype), k, 1), y, slopes
+            )
+
+        def stage(slopes, at):
+            i, weights = at
+            slope = field(move(weights, slopes))
+            return jax.tree.map(lambda all, k: all.at[i].set(k), slopes, slope), None
+
+        slopes = jax.tree.map(lambda leaf: jnp.zeros((stages, *leaf.shape), leaf.dtype), y)
+        slopes, _ = lax.scan(stage, slopes, (np.arange(stages), lower))
+        return move(tableau.b_sol, slopes), None
+
+    return lax.scan(step, start, length=_CROSSING_STEPS)[0]
 
 
 class _GateClock(eqx.Module):
@@ -170,7 +191,7 @@ class _GateClock(eqx.Module):
     def gate(self, t: Float[Array, ""], y: PyTree) -> Float[Array, ""]:
         return self.system.gates(t, y).ravel()[self.index]
 
-    def field(self, _, state):
+    def field(self, state: tuple[Float[Array, ""], PyTree]) -> tuple[Float[Array, ""], PyTree]:
         t, y = state
         rate = self.system.field(t, y)
         _, gate_rate = jax.jvp(self.gate, (t, y), (jnp.ones_like(t), rate))

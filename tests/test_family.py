@@ -293,14 +293,15 @@ def expected_scalar(smoothing, depth, x, log_epsilon, log_alpha):
 
 @pytest.mark.slow
 def test_derivatives_are_those_of_scipy():
-    """In ε, α and X, by `jvp` and by `grad`."""
+    """In ε, α and X, by `jvp` and by `grad` from one solve."""
     args = X, np.log(0.05), np.log(0.1)
     directions = np.stack(DIRECTION), 0.7, -0.4
     function = partial(scalar, "abs", 3)
 
     @jax.jit
     def derivatives(args, directions):
-        return jax.grad(function, (0, 1, 2))(*args), jax.jvp(function, args, directions)[1]
+        _, push = jax.linearize(function, *args)
+        return jax.linear_transpose(push, *args)(1.0), push(*directions)
 
     (in_X, in_epsilon, in_alpha), forward = derivatives(args, directions)
 
@@ -312,7 +313,7 @@ def test_derivatives_are_those_of_scipy():
         ((0 * X, 0.0, 1.0), in_alpha),
         (directions, forward),
     ]:
-        expected, uncertainty = ref.derivative(lambda t, m=moves: along(t, *m), 0.0, 0.05, 4)
+        expected, uncertainty = ref.derivative(lambda t, m=moves: along(t, *m), 0.0, 0.02, 3)
         assert uncertainty < 1e-6 * abs(expected)
         np.testing.assert_allclose(derivative, expected, rtol=1e-5)
     total = np.sum(in_X * directions[0]) + 0.7 * in_epsilon - 0.4 * in_alpha
@@ -335,6 +336,24 @@ def test_derivatives_in_epsilon_are_those_of_scipy():
     expected, uncertainty = ref.derivative(along, at, 0.05, 3)
     assert uncertainty < 1e-6 * abs(expected)
     np.testing.assert_allclose(derivatives(at), expected, rtol=1e-5)
+
+
+def test_derivatives_across_the_corner_of_clip():
+    """Good to 1e-3 (4e-4 was seen): a step over the corner is of lower order in them than in β."""
+    at, depth = np.log([0.01, 0.05, 0.1, 0.3]), 3
+
+    def beta(log_epsilon):
+        rule = jms.SmoothedSign(jnp.exp(log_epsilon), "clip")
+        return jms.solve_limit(PROBLEM, rule, 0.1, depth=depth).beta
+
+    found = jax.jit(jax.vmap(lambda x: jax.jvp(beta, (x,), (jnp.ones_like(x),))[1]))(at)
+    for log_epsilon, tangent in zip(at, found, strict=True):
+        # β has a kink in ε itself, at 0.06, where a gradient only just gets to ε: a short step.
+        expected, uncertainty = ref.derivative(
+            lambda x: truth("clip", depth, np.exp(x), 0.1)[0], log_epsilon, 0.01, 3
+        )
+        assert np.max(uncertainty) < 1e-6
+        assert relative(tangent, expected) <= 1e-3
 
 
 # ε and α per coordinate.
@@ -403,7 +422,7 @@ def test_gradient_in_200_epsilons():
                 total += beta @ weights[at]
             return total
 
-        expected, uncertainty = ref.derivative(along, 0.0, 0.05, 4)
+        expected, uncertainty = ref.derivative(along, 0.0, 0.02, 3)
         assert uncertainty < 1e-6 * abs(expected)
         np.testing.assert_allclose(gradient @ direction, expected, rtol=1e-5)
 

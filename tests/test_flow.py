@@ -452,6 +452,16 @@ def test_bad_times_name_their_argument(ts):
         solve_trajectory(BLOCKS, SmoothedSign(0.01), 0.05, ts=ts)
 
 
+def test_bad_traced_times_fail_alone():
+    rows = np.array([[0.0, 1.0], [-1.0, 0.0], [1.0, 0.5], [0.0, np.nan], [0.0, np.inf]])
+    paths = jax.vmap(lambda ts: flow(BLOCKS, 0.01, 0.05, ts))(rows)
+    good = np.arange(len(rows)) == 0
+    np.testing.assert_array_equal(paths.result == RESULTS.successful, good)
+    np.testing.assert_array_equal(paths.result == RESULTS.bad_input, ~good)
+    np.testing.assert_array_equal(np.isfinite(paths.u).all(axis=(1, 2)), good)
+    np.testing.assert_array_equal(np.isnan(paths.u).all(axis=(1, 2)), ~good)
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [({"rtol": 1e-15}, "rtol"), ({"atol": -1.0}, "atol"), ({"max_steps": 0}, "max_steps")],

@@ -8,9 +8,20 @@ import sys
 from pathlib import Path
 
 import diffrax
+import jax
+import numpy as np
 import pytest
 
 import jaxmd_sign
+from jaxmd_sign import (
+    Problem,
+    SmoothedSign,
+    bregman_gap,
+    bregman_minimizer,
+    kkt,
+    solve_limit,
+    solve_trajectory,
+)
 
 ROOT = Path(jaxmd_sign.__file__).parents[1]
 NAMES = jaxmd_sign.__all__
@@ -116,6 +127,41 @@ def test_example_of_a_docstring_runs(name, capsys):
     runner = doctest.DocTestRunner(verbose=False)
     failed = runner.run(test).failed
     assert failed == 0, capsys.readouterr().out
+
+
+def certificate(problem, rule, ts):
+    limit = solve_limit(problem, rule, 0.05)
+    return (
+        kkt(problem, limit),
+        bregman_gap(problem, limit),
+        bregman_minimizer(problem, limit),
+    )
+
+
+def warmup(problem, rule, ts):
+    return solve_limit(problem, rule, 0.05, reference="warmup")
+
+
+def trajectory(problem, rule, ts):
+    return solve_trajectory(problem, rule, 0.05, ts=ts)
+
+
+PROBLEMS = {"blocks": [[1.3, 0.7, 0], [0, 0, 0.9]], "dense": [[1.3, 0.7, 0], [0.2, 0.4, 0.9]]}
+
+
+@pytest.mark.parametrize("X", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize("call", [certificate, warmup, trajectory])
+def test_a_batch_never_calls_back_to_the_host(call, X):
+    """Neither in the program, nor in dead code that it may have lost."""
+    problem = Problem(X, [1.0, 0.5])
+
+    def member(epsilon, ts):
+        return call(problem, SmoothedSign(epsilon), ts)
+
+    epsilons, ts = np.array([0.1, 0.2]), np.array([[0.0, 1.0], [0.0, 2.0]])
+    traced = jax.jit(jax.vmap(member)).trace(epsilons, ts)
+    assert "callback" not in str(traced.jaxpr)
+    assert "callback" not in traced.lower().as_text()
 
 
 def test_results_name_a_remedy():
