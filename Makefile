@@ -7,6 +7,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
+BENCH := $(VENV)/.bench
 PINS := pyproject.toml requirements.lock
 SOURCES := jaxmd_sign tests notebooks $(wildcard benchmarks)
 NOTEBOOKS := $(sort $(basename $(wildcard notebooks/*.ipynb notebooks/*.py)))
@@ -15,12 +16,12 @@ NOTEBOOKS := $(sort $(basename $(wildcard notebooks/*.ipynb notebooks/*.py)))
 FORBIDDEN := pypi[.]org|pythonhosted[.]org|anaconda[.](org|com)|index[-]url|://[^ ]*/simple\b
 FORBIDDEN := $(FORBIDDEN)|(^|[^[:alnum:]_.])/(work|root|home|Users|opt|mnt)/
 
-.PHONY: help reproduce test lint format notebooks lock clean distclean
+.PHONY: help reproduce test lint format notebooks benchmark benchmark-quick lock clean distclean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 	@echo "  Settings: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) WORKERS=$(WORKERS)"
 
 reproduce: $(CORE)  ## the figures of the source and their numbers, into $(OUT); installs the core only
@@ -48,6 +49,12 @@ format: $(DEV)  ## rewrite the sources in the house style; notebooks follow thei
 
 notebooks: format  ## run every notebook and keep its outputs
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
+
+benchmark: $(BENCH)  ## sweeps against compiled solvers, into benchmarks/results; about 15 minutes
+	$(BIN)/python benchmarks/sweeps.py
+
+benchmark-quick: $(BENCH)  ## the same with fewer cases, printed only
+	$(BIN)/python benchmarks/sweeps.py --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again
 	$(BIN)/python -m pip install --quiet uv
@@ -78,3 +85,9 @@ $(CORE): $(PINS)
 
 $(DEV): $(PINS)
 	$(call SETUP,-e '.[dev]')
+
+# A peer that cannot be built (numbalsoda needs a Fortran compiler) is left out, and said to be.
+$(BENCH): $(PINS)
+	$(call SETUP,-e '.[store]')
+	@CMAKE_POLICY_VERSION_MINIMUM=3.5 $(BIN)/python -m pip install --quiet -e '.[bench]' \
+	  || echo "Some peers could not be installed; the others are timed."

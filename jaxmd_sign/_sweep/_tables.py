@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._block import Batch, as_blocks
-from .._problem import Problem
+from .._problem import Blocks, Problem
 from .._rules import SmoothedSign
 
 
@@ -40,6 +40,7 @@ class Tables(NamedTuple):
     def of(cls, problem: Problem, batch: Batch) -> "Tables":
         """The tables of one problem."""
         data, (n, k) = problem.data, batch.signs.shape
+        assert isinstance(data, Blocks)
         place = jnp.arange(k)[None] * n + jnp.arange(n)[:, None]
         slot = jnp.full(problem.num_features, n * k)
         slot = slot.at[jnp.where(data.mask, data.columns, problem.num_features)].set(
