@@ -41,7 +41,7 @@ class Lanes(NamedTuple):
 class Ends(NamedTuple):
     """Weights at t = ∞, and estimates of what is wrong with them.
 
-    `w_error` is signed, and has as a tangent the error of the tangent of `w`; `rest` is the error
+    `w_error` is signed, so that its derivative is the error of that of `w`; `rest` is the error
     of β that has other causes, infinite where α is too large for the engine.
     """
 
