@@ -28,7 +28,7 @@ from ._variables import CODES
 
 _CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
 _WIDER = 32  # on other devices
-_SMALL = (16, 128)
+_SMALL = (4, 16, 128)
 
 
 def _code_table() -> np.ndarray:
@@ -70,7 +70,7 @@ def adaptive_ends(
     cases: Cases, lanes: np.ndarray, settings: Settings
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
     """Lanes by the residual clock: w and ω (and dw/dε if it is wanted), steps and codes."""
-    size = _SMALL[1] if len(lanes) <= _SMALL[1] else _CPU_ROWS
+    size = _SMALL[-1] if len(lanes) <= _SMALL[-1] else _CPU_ROWS
     size = -(-size // num_devices()) * num_devices()
     order = np.argsort(np.asarray(cases.epsilon)[lanes % len(cases.epsilon)], kind="stable")
     padded = np.pad(lanes[order], (0, -len(lanes) % size), mode="edge").reshape(-1, size)

@@ -53,6 +53,9 @@ def sweep(
     r"""Limits of smoothed sign descent over ε × α: β_∞, its KKT error (15) and what D says of it.
 
     Solved in chunks, on all local devices and cores, in bounded memory where there is a store.
+    Blocks take a few equal steps of the residual clock, about 20 for 1e-6, and an estimate of the
+    error of each; what is not good enough goes to the solver of `solve_limit`, as do `reference=
+    "warmup"`, `smoothing="clip"`, depths above 2, rtol below 3e-10 and general X.
 
     **Arguments:**
 
@@ -64,7 +67,8 @@ def sweep(
     - `resume`: if False, refuse a store that exists.
     - `smoothing`, `depth`: of the rule and the model.
     - `reference`: where D is measured from, as in `solve_limit`.
-    - `rtol`: relative tolerance; the default is 1e-5 in float32, and None as in `solve_limit`.
+    - `rtol`: relative tolerance of β_∞ in each block; the default is 1e-5 in float32, and None as
+        in `solve_limit`. `kkt_error_slope` is right to a hundred times that.
     - `variables`: which variables to compute, by default all but `kkt_error_slope`, the derivative
         of `kkt_error` in ε. `result` always comes along.
     - `max_steps`: most solver steps per block. More of them may go on with a store of fewer.
