@@ -99,6 +99,10 @@ class Sweep:
     reference: Annotated[
         Literal["start", "warmup"], arg(help="Where D is measured from: 0⁺ or T₁.")
     ] = "start"
+    smoothing: Annotated[
+        Literal["abs", "sqrt", "tanh", "clip"], arg(help="How the sign is smoothed.")
+    ] = "abs"
+    depth: Annotated[int, arg(help="M of the model β = u^M − v^M, from 2 to 8.", metavar="M")] = 2
     max_steps: Annotated[
         int | None, arg(help="Most solver steps per block, 65536 if None.", metavar="N")
     ] = None
@@ -130,6 +134,8 @@ class Sweep:
                 workers=self.workers,
                 rtol=self.rtol,
                 reference=self.reference,
+                smoothing=self.smoothing,
+                depth=self.depth,
                 max_steps=self.max_steps,
             )
         except ClusterError as error:

@@ -112,6 +112,23 @@ def test_several_problems_are_each_by_itself(product, grid):
         xr.testing.assert_allclose(several.isel(problem=i), alone, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("smoothing", "depth"), [("tanh", 2), ("abs", 3)])
+def test_other_smoothings_and_depths(smoothing, depth):
+    found = jms.sweep(EXAMPLE, [0.02, 0.4], 0.05, smoothing=smoothing, depth=depth)
+    for epsilon in found.epsilon.values:
+        limit = jms.solve_limit(
+            EXAMPLE, jms.SmoothedSign(epsilon, smoothing), 0.05, depth=depth, rtol=1e-10
+        )
+        here = found.sel(epsilon=epsilon, alpha=0.05)
+        np.testing.assert_allclose(here.beta, limit.beta, rtol=1e-6)
+        error = jms.kkt(EXAMPLE, limit).error
+        np.testing.assert_allclose(here.kkt_error, error, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="depth must be a whole number from 2 to 8"):
+        jms.sweep(EXAMPLE, 0.1, 0.05, depth=1)
+    with pytest.raises(ValueError, match="smoothing must be one of"):
+        jms.sweep(EXAMPLE, 0.1, 0.05, smoothing="foo")
+
+
 @pytest.mark.slow
 def test_general_data():
     problem = jms.random_sparse_problem(jax.random.key(3), 2, 5, 2)

@@ -32,7 +32,7 @@ def sweep_command(
     if figure is not None:
         check_plot(figure, names)
     axes = values("epsilon", epsilon), values("alpha", alpha)
-    settings |= {"variables": names, "product": True, "smoothing": "abs", "depth": 2}
+    settings |= {"variables": names, "product": True}
     settings["max_steps"] = MAX_STEPS if max_steps is None else max_steps
     with cluster(scheduler, workers) as client:
         outcome = run_sweep(problem, *axes, store=out, client=client, chunk_size=None, **settings)
