@@ -53,7 +53,7 @@ notebooks: format  ## run every notebook and keep its outputs
 benchmark: $(BENCH)  ## sweeps against compiled solvers, into benchmarks/results; about 15 minutes
 	$(BIN)/python benchmarks/sweeps.py
 
-benchmark-quick: $(BENCH)  ## the same with fewer cases, printed only
+benchmark-quick: $(BENCH)  ## the same with fewer cases
 	$(BIN)/python benchmarks/sweeps.py --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again

@@ -253,11 +253,11 @@ def main() -> None:
     results["derivatives"] = derivatives(262_144 // shrink)
     results["store"] = store(1_000_000 // shrink)
     print(table(results))
-    if not asked.quick:
-        RESULTS.mkdir(exist_ok=True)
-        name = f"{results['date']}-{jax.devices()[0].platform}-{results['cores']}-cores"
-        (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-        (RESULTS / f"{name}.md").write_text(table(results))
+    RESULTS.mkdir(exist_ok=True)
+    name = f"{results['date']}-{jax.devices()[0].platform}-{results['cores']}-cores"
+    name += "-quick" * asked.quick
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(table(results))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import xarray as xr
 from hypothesis import given, strategies as st
 
 import jaxmd_sign as jms
-from jaxmd_sign._sweep import _adaptive, _run
+from jaxmd_sign._sweep import _adaptive, _fixed, _run
 from jaxmd_sign._sweep._plan import MOST_LOST, cut, make_plan
 from jaxmd_sign._sweep._progress import Progress
 from jaxmd_sign._sweep._variables import CODES, DEFAULT_VARIABLES, VARIABLES
@@ -198,15 +198,15 @@ def test_slope_is_the_derivative_in_epsilon():
 
 
 def test_a_shape_is_compiled_once(grid):
-    before = _adaptive._solve._cache_size()
-    jms.sweep(BLOCKS, EPSILON * 2, ALPHA / 2)
+    programs = _fixed._compiled, _adaptive._ends, _adaptive._solve
+    before = [program._cache_size() for program in programs]
+    jms.sweep(BLOCKS, EPSILON * 2, ALPHA)
     jms.sweep(BLOCKS.with_data(2 * X, Y), EPSILON, ALPHA)
-    jms.sweep(BLOCKS, EPSILON[:3], ALPHA)  # a batch of the same size
-    assert _adaptive._solve._cache_size() == before
+    assert [program._cache_size() for program in programs] == before
 
 
 @pytest.mark.parametrize(
-    ("num_cases", "size"), [(1, 16), (16, 16), (40, 16), (120, 128), (500, 128)]
+    ("num_cases", "size"), [(1, 4), (16, 16), (40, 16), (120, 128), (500, 128)]
 )
 def test_batches_have_few_sizes_and_pad_little(num_cases, size):
     assert _adaptive._batch_size(EXAMPLE, num_cases) == size
