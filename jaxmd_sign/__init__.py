@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._assumptions import Assumptions as Assumptions, check_assumptions as check_assumptions
+    from ._certificate import Certificate as Certificate, certify as certify
     from ._data import (
         load_problem as load_problem,
         random_block_problem as random_block_problem,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Assumptions": "_assumptions",
     "check_assumptions": "_assumptions",
+    "Certificate": "_certificate",
+    "certify": "_certificate",
     "load_problem": "_data",
     "random_block_problem": "_data",
     "random_sparse_problem": "_data",
@@ -52,6 +55,7 @@ __all__ = [
     "KKT",
     "RESULTS",
     "Assumptions",
+    "Certificate",
     "GradientDescent",
     "Limit",
     "Problem",
@@ -60,6 +64,7 @@ __all__ = [
     "bregman",
     "bregman_gap",
     "bregman_minimizer",
+    "certify",
     "check_assumptions",
     "kkt",
     "load_problem",

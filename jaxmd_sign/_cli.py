@@ -75,12 +75,87 @@ class Limit:
         return _complain("; ".join(failed), 1) if failed else 0
 
 
+@dataclass
+class Certify:
+    """`jaxmd-sign certify`."""
+
+    data: Annotated[str | None, arg(help=_DATA, metavar="F")] = None
+    epsilon: Annotated[
+        float | None, arg(help="Stability constant ε > 0, that of an .npz if None.", metavar="E")
+    ] = None
+    alpha: Annotated[
+        float | None, arg(help="Initial weights α > 0, those of an .npz if None.", metavar="A")
+    ] = None
+    label: Annotated[
+        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
+    ] = None
+    random: Annotated[
+        int | None, arg(help="Random instances instead of data, this many.", metavar="N")
+    ] = None
+    seed: Annotated[int, arg(help="Of the random instances.", metavar="S")] = 0
+    outside: Annotated[bool, arg(help="Draw them outside Assumption 3.3.")] = False
+    out: Annotated[
+        str | None, arg(help="Save the worst random instance, to be fed back.", metavar="FILE.npz")
+    ] = None
+    claim: Annotated[
+        str | None, arg(help="The claim whose worst instance is saved.", metavar="NAME")
+    ] = None
+    html: Annotated[
+        str | None, arg(help="Also write a report with plots.", metavar="FILE.html")
+    ] = None
+    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+
+    def run(self) -> int:
+        """Judge every claim and print; 0 whether or not claims hold."""
+        from rich.console import Console
+
+        from ._certificate import certify, certify_random
+        from ._certificate_report import print_certificate, write_html, write_worst
+        from ._data import load_problem, stored_number
+        from ._report import to_json
+
+        if (self.data is None) == (self.random is None):
+            raise ValueError("give either --data F or --random N.")
+        if self.data is None and (self.epsilon is not None or self.alpha is not None):
+            raise ValueError("--random draws epsilon and alpha itself. Leave them out.")
+        if self.random is None and (self.out is not None or self.claim is not None):
+            raise ValueError("--out and --claim belong to --random N.")
+        if self.data is not None:
+            problem, title = load_problem(self.data, self.label), self.data
+            epsilon, alpha = (
+                stored_number(self.data, name) if value is None else value
+                for name, value in (("epsilon", self.epsilon), ("alpha", self.alpha))
+            )
+            certificate = certify(problem, epsilon, alpha)
+            title = f"{title}, ε = {epsilon:g}, α = {alpha:g}"
+        else:
+            assert self.random is not None
+            certificate = certify_random(self.random, self.seed, outside=self.outside)
+            title = f"{self.random} random instances, seed {self.seed}"
+        if self.out is not None:
+            claim = write_worst(certificate, self.out, self.claim)
+            _complain(f"{self.out}: the worst instance of {claim}", 0)
+        if self.html is not None:
+            write_html(certificate, title, self.html)
+        if self.json:
+            print(to_json({"data": self.data} | certificate.to_dict()))
+        else:
+            print_certificate(certificate, title, Console())
+        return 0
+
+
 _REPRODUCE = "The figures of the source as PNG and PDF, and summary.json with all their numbers."
 _LIMIT = "The limit of smoothed sign descent, with its KKT error, minimiser gap and stage times."
 
+_CERTIFY = (
+    "Every claim of the source with its margin, on one case or on random instances. A false claim "
+    "is shown, and the exit status is 0: outside the assumptions this is a microscope, not a judge."
+)
+
 Command = Annotated[
     Annotated[Reproduce, subcommand("reproduce", description=_REPRODUCE)]
-    | Annotated[Limit, subcommand("limit", description=_LIMIT)],
+    | Annotated[Limit, subcommand("limit", description=_LIMIT)]
+    | Annotated[Certify, subcommand("certify", description=_CERTIFY)],
     arg(help="Add --help for what they take", name=""),
 ]
 

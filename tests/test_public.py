@@ -15,7 +15,7 @@ import jaxmd_sign
 ROOT = Path(jaxmd_sign.__file__).parents[1]
 NAMES = jaxmd_sign.__all__
 # What a solve returns is explained field by field; everything that is called has an example.
-RETURNED = {"Assumptions", "KKT", "Limit", "RESULTS", "Trajectory"}
+RETURNED = {"Assumptions", "Certificate", "KKT", "Limit", "RESULTS", "Trajectory"}
 
 
 def run(code):
