@@ -176,7 +176,7 @@ def _errors(certificate: Certificate) -> Figure:
     epsilons = np.asarray(others) / certificate.case["epsilon"] * scale
     figure = Figure(figsize=(8, 3.5))
     axes = figure.subplots()
-    axes.semilogx(others, np.asarray(case.other_errors), ".-", label="‖e‖")
+    axes.semilogx(others, np.asarray(certificate.evidence["errors"]), ".-", label="‖e‖")
     if np.sum(a > 0) == 2:
         known = [jnp.asarray(v) for v in (a[0], a[1], solved.Y, epsilons, solved.alpha)]
         axes.semilogx(others, np.asarray(_bounds.upper_before(*known)), "--", label="U₀")

@@ -69,10 +69,9 @@ class Measured(NamedTuple):
 
 
 @eqx.filter_jit
-def solve_blocks(x, y, epsilon, alpha, others, effort: Effort) -> Case:
-    """All solves for blocks x (n, k) with labels, ε and α (n,), and other ε (n, G)."""
-    solve = partial(solve_case, effort=effort)
-    return jax.vmap(solve)(x, y, epsilon, alpha, others)
+def solve_blocks(x, y, epsilon, alpha, effort: Effort) -> Case:
+    """All solves for blocks x (n, k) with labels, ε and α (n,)."""
+    return jax.vmap(partial(solve_case, effort=effort))(x, y, epsilon, alpha)
 
 
 @eqx.filter_jit
@@ -199,7 +198,7 @@ def _together(blocks: Blocks, measured: Measured, facts) -> list[Verdict]:
     total = np.sqrt(np.add.reduceat(np.where(live, error, 0) ** 2, blocks.starts))
     size = unit * np.linalg.norm(measured.gradient, axis=1)
     scale = np.sqrt(np.add.reduceat(np.where(live, size, 0) ** 2, blocks.starts))
-    apart = np.abs(_whole_error(blocks, unit[:, None] * measured.gradient) - total) / scale
+    apart = np.abs(_whole_error(blocks, (live * unit)[:, None] * measured.gradient) - total) / scale
     bound = unit * np.maximum(measured.bounds[:, 2], measured.bounds[:, 3])
     room = np.sqrt(np.add.reduceat(np.where(live, bound, 0) ** 2, blocks.starts)) - total
     bounded = np.logical_and.reduceat(facts["3.3"] & facts["3.8"], blocks.starts)

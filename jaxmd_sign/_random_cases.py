@@ -21,7 +21,6 @@ from ._judge import (
 
 WIDTH = 6
 _CHUNK = 256
-_EFFORT = Effort(max_steps=256)
 
 
 def draw_blocks(num: int, seed: int, outside: bool) -> Blocks:
@@ -49,7 +48,7 @@ def draw_blocks(num: int, seed: int, outside: bool) -> Blocks:
     return Blocks(x, y, np.repeat(epsilon, counts), np.repeat(alpha, counts), starts)
 
 
-def measure(blocks: Blocks, effort: Effort = _EFFORT) -> Measured:
+def measure(blocks: Blocks) -> Measured:
     """Solve and measure all blocks: sorted by cost, in chunks of one size, on all cores."""
     n = len(blocks.y)
     chunk = min(_CHUNK, n)
@@ -59,7 +58,7 @@ def measure(blocks: Blocks, effort: Effort = _EFFORT) -> Measured:
 
     def one(part):
         x, y, epsilon, alpha = (np.asarray(leaf[part]) for leaf in blocks[:4])
-        cases = solve_blocks(x, y, epsilon, alpha, np.zeros((len(part), 0)), effort)
+        cases = solve_blocks(x, y, epsilon, alpha, Effort())
         return jax.tree.map(np.asarray, measure_blocks(cases))
 
     first = one(parts[0])  # compile once

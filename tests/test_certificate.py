@@ -8,7 +8,7 @@ import pytest
 import reference
 from rich.cells import cell_len
 
-from jaxmd_sign import Problem, certify, load_problem
+from jaxmd_sign import Problem, _random_cases, certify, load_problem
 from jaxmd_sign._case import Effort
 from jaxmd_sign._certificate import certify_random
 from jaxmd_sign._claims import BLOCK_CLAIMS, SOURCE
@@ -25,6 +25,14 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def inside():
     return certify(Problem(X[None], np.array([Y])), EPSILON, ALPHA)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_shapes():
+    """Random instances in chunks of the size that one case is padded to: one program for both."""
+    chunk, _random_cases._CHUNK = _random_cases._CHUNK, 8
+    yield
+    _random_cases._CHUNK = chunk
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +148,8 @@ def solved():
     y = rng.uniform(0.5, 2, 8)
     alpha = np.sqrt(y / (18 * np.abs(x).sum(axis=1))) * 0.9
     epsilon = 0.45 * np.abs(x).min(axis=1) * y * alpha
-    return solve_blocks(x.copy(), y, epsilon, alpha, np.full((8, 24), 1e-3), Effort())
+    padded = np.pad(x, ((0, 0), (0, 4)))  # the shape of the other tests: one program for all
+    return solve_blocks(padded, y, epsilon, alpha, Effort())
 
 
 def holds(name, cases, formulas):
@@ -162,7 +171,7 @@ def with_alpha(alpha):
     return HyperbolicEntropy(alpha**0.5)  # α where (9) has α²
 
 
-NEIGHBOUR = np.array([0.8, 0.2])  # the X of another block, in its units
+NEIGHBOUR = np.array([0.8, 0.2, 0, 0, 0, 0])  # the X of another block, in its units
 
 MUTATIONS = {
     "wrong sign in (14)": (
