@@ -17,7 +17,7 @@ def prepare(
         raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
     if not isinstance(rule, AbstractRule):
         raise ValueError(f"rule must be a rule such as SmoothedSign(0.1), but is {rule!r}.")
-    check_depth(depth, rule)
+    check_depth(depth, rule.has_epsilon)
     alpha = as_positive("alpha", alpha, problem.dtype)
     matches_coordinates("alpha", alpha, problem.num_features)
 
@@ -28,11 +28,11 @@ def prepare(
     return rule.map_epsilon(cast), alpha
 
 
-def check_depth(depth: int, rule: AbstractRule) -> None:
+def check_depth(depth: int, has_epsilon: bool = True) -> None:
     whole = isinstance(depth, int) and not isinstance(depth, bool)
     if not whole or depth not in range(2, 9):
         raise ValueError(f"depth must be a whole number from 2 to 8, but is {depth!r}.")
-    if depth > 2 and not rule.has_epsilon:
+    if depth > 2 and not has_epsilon:
         raise ValueError(
             f"depth must be 2 for gradient descent, whose deeper models have another potential, "
             f"but is {depth}. Use SmoothedSign."

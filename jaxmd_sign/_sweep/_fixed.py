@@ -50,8 +50,7 @@ def solve_fixed(
     rung: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """As `solve_cases`, with the numbers of the cases whose minimiser has no closed form."""
-    rows = None if which is None else jnp.asarray(which)
-    cases = Cases(tables(problems), rows, jnp.asarray(epsilon), jnp.asarray(alpha))
+    cases = Cases(tables(problems), which, epsilon, alpha)
     num_cases, num_blocks = len(epsilon), problems.y.shape[-1]
     ends, error = _solve(cases, np.arange(num_cases * num_blocks), settings, _RUNGS[rung])
     steps = np.full(num_cases, num_blocks * _RUNGS[rung])

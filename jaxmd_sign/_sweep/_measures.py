@@ -6,10 +6,10 @@ quadratic for ν in each block. Arrays are (k, n, B): columns, blocks, cases.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ._plan import Settings
-from ._tables import Cases, Tables
+from ._tables import Cases, Tables, Which
 
 
 def measures(
@@ -70,9 +70,7 @@ def _norm(x: Float[Array, "k n B"]) -> Float[Array, " B"]:
     return jnp.sqrt(_total(x**2))
 
 
-def _by_feature(
-    tables: Tables, which: Int[Array, " B"] | None, values: Float[Array, "k n B"]
-) -> Float[Array, "B d"]:
+def _by_feature(tables: Tables, which: Which, values: Float[Array, "k n B"]) -> Float[Array, "B d"]:
     flat = values.reshape(-1, values.shape[-1])
     if which is None:
         return flat.at[tables.slot].get(mode="fill", fill_value=0).T

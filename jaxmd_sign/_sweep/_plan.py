@@ -17,7 +17,6 @@ import numpy as np
 from .._checks import Numbers, is_traced, usable_rtol, usable_steps
 from .._inputs import check_depth
 from .._problem import Blocks, Problem
-from .._rules import SmoothedSign
 from .._smoothing import SMOOTHINGS
 from ._devices import num_threads
 from ._variables import DEFAULT_VARIABLES, VARIABLES
@@ -233,7 +232,7 @@ def _usable(*, reference: str, smoothing: str, depth: int, max_steps: int) -> di
     if not (isinstance(smoothing, str) and smoothing in SMOOTHINGS):
         names = ", ".join(map(repr, SMOOTHINGS))
         raise ValueError(f"smoothing must be one of {names}, but is {smoothing!r}.")
-    check_depth(depth, SmoothedSign(1.0, smoothing))
+    check_depth(depth)
     steps = usable_steps(max_steps)
     return {"reference": reference, "smoothing": smoothing, "depth": depth, "max_steps": steps}
 

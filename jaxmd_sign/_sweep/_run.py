@@ -1,8 +1,10 @@
 """Chunks in, solved chunks out, in whatever order they are done; each has its own fixed place."""
 
 import math
+import os
 from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -28,9 +30,9 @@ def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, Non
         yield _solve(plan, index)
         _compiled.add(_key(plan))
     threads = num_threads(plan.problem)
-    pool = ThreadPoolExecutor(threads, "sweep")
+    pool = _pool(threads, os.getpid())
+    pending: set[Future[Solved]] = set()
     try:
-        pending = set()
         while True:
             ahead = islice(todo, threads + 1 - len(pending))
             pending |= {pool.submit(_solve, plan, index) for index in ahead}
@@ -40,7 +42,14 @@ def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, Non
             for future in done:
                 yield future.result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        wait([future for future in pending if not future.cancel()])
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept, since starting threads takes as long as 500 cases; a forked process has its own."""
+    del process
+    return ThreadPoolExecutor(threads, "sweep")
 
 
 def chunk_cases(

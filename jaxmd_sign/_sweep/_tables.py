@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._block import Batch, as_blocks
 from .._problem import Blocks, Problem
 from .._rules import SmoothedSign
+
+Which = Int[Array | np.ndarray, " B"] | None
+"""The number of the problem of each case; None if there is one problem."""
 
 
 class Row(NamedTuple):
@@ -57,7 +61,7 @@ class Tables(NamedTuple):
         at = (block,) if which is None else (which, block)
         return Row(self.a[at], self.weight[at], self.gradient[at])
 
-    def lanes_last(self, which: Int[Array, " B"] | None) -> "Tables":
+    def lanes_last(self, which: Which) -> "Tables":
         """The tables of each case, cases last (of length 1 if there is one problem)."""
         if which is None:
             chosen = jax.tree.map(lambda x: x[None], self)
@@ -70,9 +74,9 @@ class Cases(NamedTuple):
     """Tables of the problems, and of each case its row of them, ε and α."""
 
     tables: Tables
-    which: Int[Array, " B"] | None
-    epsilon: Float[Array, " B"]
-    alpha: Float[Array, " B"]
+    which: Which
+    epsilon: Float[Array | np.ndarray, " B"]
+    alpha: Float[Array | np.ndarray, " B"]
 
     def lanes(self, lanes: Int[Array, " lanes"]) -> tuple[Row, Array, Array]:
         """Blocks of these lanes, and the ε and α of their cases, not in units."""
