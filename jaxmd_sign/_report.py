@@ -42,7 +42,7 @@ def limit_report(
         "num_examples": problem.num_examples,
         "num_features": problem.num_features,
         "is_block_diagonal": problem.is_block_diagonal,
-        "result": _sentence(limit.result),
+        "result": sentence(limit.result),
         "beta": limit.beta,
         "dual": limit.dual,
         "dual_reference": limit.dual_reference,
@@ -56,12 +56,12 @@ def limit_report(
         "sign_end": flow.sign_end,
         "t_end": flow.t_end,
         "stats": limit.stats,
-        "trajectory": {"result": _sentence(flow.result), "stats": flow.stats},
+        "trajectory": {"result": sentence(flow.result), "stats": flow.stats},
         "assumptions": vars(check_assumptions(problem, epsilon, alpha)),
     }
 
 
-def _sentence(result: RESULTS) -> str:
+def sentence(result: RESULTS) -> str:
     return " ".join(RESULTS[result].split()) or "successful"
 
 
