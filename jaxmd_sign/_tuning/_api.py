@@ -1,9 +1,10 @@
 """The ε that is best for an objective: the function that users call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._block import block_units
@@ -32,7 +33,7 @@ def tune_epsilon(
     *,
     epsilon0: Numbers | None = None,
     objective: str | Callable[[Problem, Limit], Array] = "kkt_error",
-    bounds: tuple[float, float] | None = None,
+    bounds: Sequence[Numbers] | None = None,
     per: str = "problem",
     smoothing: str | Callable[..., Any] = "abs",
     depth: int = 2,
@@ -95,14 +96,15 @@ def _groups(problem: Problem, per: str) -> Int[Array, " d"]:
         if not isinstance(problem.data, Blocks):
             raise ValueError('per="block" needs a block-diagonal X. Use "problem" or "coordinate".')
         n, k = problem.data.x.shape
-        return problem.data.scatter(jnp.broadcast_to(jnp.arange(n)[:, None], (n, k)), 0)
+        number = jnp.broadcast_to(jnp.arange(n)[:, None], (n, k)).astype(problem.dtype)
+        return problem.data.scatter(number, 0).astype(int)
     if per != "problem":
         raise ValueError(f"per must be one of {', '.join(map(repr, _PER))}, but is {per!r}.")
     return jnp.zeros(d, int)
 
 
 def _usable_bounds(
-    problem: Problem, bounds: tuple[float, float] | None, depth: int
+    problem: Problem, bounds: Sequence[Numbers] | None, depth: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Logarithms of the least and the largest ε."""
     if bounds is None:
@@ -112,8 +114,8 @@ def _usable_bounds(
         low, high = bounds
     else:
         try:
-            low, high = (float(bound) for bound in bounds)
-            usable = 0 < low < high < float("inf")
+            low, high = np.asarray(bounds, float)
+            usable = 0 < low < high < np.inf
         except (TypeError, ValueError):
             usable = False
         if not usable:

@@ -47,7 +47,7 @@ def draw_tuning(numbers: dict[str, Any]) -> Figure:
     axes.axvline(ADAM, color=_COLORS[3], lw=0.8, ls=(0, (4, 2)), zorder=1)
     _label_above(axes, ADAM, r"Adam: $10^{-8}$")
     axes.legend(loc="lower right", handletextpad=0.2)
-    best = numbers["epsilon"]
+    best = float(numbers["epsilon"])
     if np.isfinite(best):
         axes.plot(best, numbers["objective"], "*", ms=9, color=_COLORS[3], clip_on=False, zorder=4)
         _label_above(axes, best, rf"$\varepsilon^* = {best:.4g}$")
