@@ -21,24 +21,24 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "remove rows that nearly repeat others, or use float64."
     )
     flat_objective = (
-        "The objective does not depend on epsilon beyond rounding, so that no epsilon is best. A "
-        "block of one column, or of equal entries, has no KKT error at any epsilon."
+        "The objective does not depend on epsilon beyond rounding, so that none is best: a block of "
+        "one column, or of equal entries, has no KKT error at any epsilon. Use another objective."
     )
     at_lower_bound = (
-        "The objective is least at the lower bound of epsilon: there is no minimum inside. Lower "
-        "the bound to look further; as epsilon falls to 0 the flow becomes sign descent."
+        "The objective is least at the lower bound of epsilon: there is no minimum inside. Use a "
+        "lower bound to look further; as epsilon falls to 0 the flow becomes sign descent."
     )
     at_upper_bound = (
-        "The objective is least at the upper bound of epsilon: there is no minimum inside. Raise "
-        "the bound to look further; as epsilon grows the flow becomes gradient descent."
+        "The objective is least at the upper bound of epsilon: there is no minimum inside. Use a "
+        "higher bound to look further; as epsilon grows the flow becomes gradient descent."
     )
     several_minima = (
         "The objective has several local minima in epsilon; this is the least of those that a "
-        "sweep of 24 values saw. Narrow the bounds to look closer."
+        "sweep of 24 values saw. Use narrower bounds to look closer."
     )
     search_not_converged = (
         "The search for the best epsilon did not converge: the objective may have a kink there. "
-        "Narrow the bounds, or start near with epsilon0."
+        "Use narrower bounds, or epsilon0 near it."
     )
 
 

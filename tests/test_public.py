@@ -26,7 +26,7 @@ from jaxmd_sign import (
 ROOT = Path(jaxmd_sign.__file__).parents[1]
 NAMES = jaxmd_sign.__all__
 # What a solve returns is explained field by field; everything that is called has an example.
-RETURNED = {"Assumptions", "KKT", "Limit", "RESULTS", "Trajectory"}
+RETURNED = {"Assumptions", "KKT", "Limit", "RESULTS", "Trajectory", "Tuning"}
 
 
 def run(code):
