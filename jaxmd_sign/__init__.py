@@ -22,6 +22,12 @@ if TYPE_CHECKING:
         kkt as kkt,
     )
     from ._limit import Limit as Limit, solve_limit as solve_limit
+    from ._optimizers._train import (
+        History as History,
+        Training as Training,
+        train as train,
+    )
+    from ._optimizers._transform import smoothed_sign as smoothed_sign
     from ._problem import Problem as Problem
     from ._results import RESULTS as RESULTS
     from ._rules import GradientDescent as GradientDescent, SmoothedSign as SmoothedSign
@@ -42,6 +48,10 @@ _HOME = {
     "kkt": "_kkt",
     "Limit": "_limit",
     "solve_limit": "_limit",
+    "History": "_optimizers._train",
+    "Training": "_optimizers._train",
+    "train": "_optimizers._train",
+    "smoothed_sign": "_optimizers._transform",
     "Problem": "_problem",
     "RESULTS": "_results",
     "GradientDescent": "_rules",
@@ -55,9 +65,11 @@ __all__ = [
     "RESULTS",
     "Assumptions",
     "GradientDescent",
+    "History",
     "Limit",
     "Problem",
     "SmoothedSign",
+    "Training",
     "Trajectory",
     "bregman",
     "bregman_gap",
@@ -67,9 +79,11 @@ __all__ = [
     "load_problem",
     "random_block_problem",
     "random_sparse_problem",
+    "smoothed_sign",
     "solve_limit",
     "solve_trajectory",
     "sweep",
+    "train",
 ]
 
 

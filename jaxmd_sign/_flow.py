@@ -1,5 +1,6 @@
 """The flow in time: weights, β, θ, residuals and gradients at chosen times, and the stages."""
 
+from functools import partial
 from typing import NamedTuple
 
 import diffrax
@@ -16,7 +17,7 @@ from ._dense import as_dense, implicit_solver
 from ._inputs import made_usable, prepare
 from ._mirror import mirror_map
 from ._powers import power_difference
-from ._problem import Blocks, Problem, matmul_precision
+from ._problem import Blocks, Problem, matmul_precision, pull_back
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule
 from ._solve import FOREVER, Outcome, SavesAt, Solved, differentiable, integrate
@@ -144,7 +145,7 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
             ts = end * jnp.linspace(0, 1, _NUM_TIMES, dtype=problem.dtype)
         saved, report = run(problem, rule, alpha, ts, settings)
         u, v, signs, residual = saved.at
-        beta, c = power_difference(u, v, depth), _pull_back(problem, residual)
+        beta, c = power_difference(u, v, depth), jax.vmap(partial(pull_back, problem))(residual)
         if rule.has_epsilon:
             dual = signs * jnp.maximum(u, v)
         else:
@@ -284,11 +285,3 @@ def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, O
     residual = jax.vmap(problem.predict)(power_difference(u, v, flow.depth)) - problem.y
     warmup_end = jnp.broadcast_to(saved.warmup_end, (problem.num_features,))
     return saved._replace(at=(u, v, signs, residual), warmup_end=warmup_end), report
-
-
-def _pull_back(problem: Problem, residual: Float[Array, "T n"]) -> Float[Array, "T d"]:
-    """c = Xᵀr at every time, without forming X for a block problem."""
-    data = problem.data
-    if isinstance(data, Blocks):
-        return jax.vmap(lambda r: data.scatter(data.x * r[:, None], 0))(residual)
-    return residual @ data.X

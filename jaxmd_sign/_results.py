@@ -20,6 +20,15 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "Newton's method on the convex dual did not converge. X may be close to rank-deficient: "
         "remove rows that nearly repeat others, or use float64."
     )
+    not_converged = (
+        "The run took all its steps and has not converged: its residual is not small, or was so for "
+        "a moment only. Where it oscillates, at the scale of the learning rate, take a smaller or "
+        "decaying learning rate or a larger epsilon; else more steps."
+    )
+    diverged = (
+        "The run diverged: its loss became infinite or a million times that of the start, after "
+        "`diverged_at` steps. Take a smaller learning rate."
+    )
 
 
 def worst(result: RESULTS) -> RESULTS:
