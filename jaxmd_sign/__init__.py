@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._adam import AdamFlow as AdamFlow
     from ._assumptions import Assumptions as Assumptions, check_assumptions as check_assumptions
     from ._data import (
         load_problem as load_problem,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ._sweep._api import sweep as sweep
 
 _HOME = {
+    "AdamFlow": "_adam",
     "Assumptions": "_assumptions",
     "check_assumptions": "_assumptions",
     "load_problem": "_data",
@@ -63,6 +65,7 @@ __version__ = "0.1.0"
 __all__ = [
     "KKT",
     "RESULTS",
+    "AdamFlow",
     "Assumptions",
     "GradientDescent",
     "History",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._adam import AdamFlow
 from ._block import as_blocks
 from ._checks import Numbers, all_finite, usable_rtol, usable_steps
 from ._clock import block_limit
@@ -88,6 +89,11 @@ def solve_limit(
         Array([0.6021, 0.3104], dtype=float64)
     """
     rule, alpha = prepare(problem, rule, alpha, depth)
+    if isinstance(rule, AdamFlow):
+        raise ValueError(
+            "rule must have no memory: the limit of Adam's flow has no clock but time. Use "
+            "solve_trajectory, whose last time is the limit."
+        )
     if isinstance(rule, SmoothedSign) and rule.schedule is not None:
         raise ValueError(
             "epsilon must be a number: the residual clock does not apply to a schedule. Use "

@@ -206,9 +206,9 @@ def _complete_blocks(problem: Problem, depth: int) -> _Model | None:
     data = problem.data
     if not isinstance(data, Blocks) or is_traced(data.columns) or data.x.ndim != 2:
         return None
-    full = data.columns.size == data.num_features and np.all(data.columns < data.num_features)
-    fits = data.columns.shape[1] <= _MOST_COLUMNS
-    return _CompleteBlocks(problem, depth) if full and fits else None
+    columns, d = np.asarray(data.columns), data.num_features
+    complete = columns.size == d and np.all(columns < d) and columns.shape[1] <= _MOST_COLUMNS
+    return _CompleteBlocks(problem, depth) if complete else None
 
 
 class _State(NamedTuple):
