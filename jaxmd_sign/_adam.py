@@ -48,6 +48,7 @@ class AdamFlow(eqx.Module):
     tau2: Float[Array, ""] | None
     bias_correction: bool = eqx.field(static=True)
     has_epsilon: ClassVar[bool] = True
+    has_epsilon: ClassVar[bool] = True
     strictness: ClassVar[float] = 1.0
 
     def __init__(
@@ -108,7 +109,7 @@ class AdamSystem(eqx.Module):
 
     def field(self, t: Float[Array, ""], state: AdamState) -> AdamState:
         g = self.gradients(state.weights)
-        square = tuple(x**2 for x in g)
+        square = g[0] ** 2, g[1] ** 2
         mean_hat = self._corrected(t, state.mean, g, self.rule.tau1)
         square_hat = self._corrected(t, state.square, square, self.rule.tau2)
         u, v = (
@@ -146,9 +147,7 @@ class AdamSystem(eqx.Module):
         return *state.weights, self.residual(state.weights)
 
 
-def as_adam(
-    problem: Problem, rule: AdamFlow, alpha: Float[Array, "..."], depth: int
-) -> AdamSystem:
+def as_adam(problem: Problem, rule: AdamFlow, alpha: Float[Array, "..."], depth: int) -> AdamSystem:
     """The independent systems of a problem along a first axis: one for each block, or one."""
     data, dtype = problem.data, problem.dtype
     alpha = jnp.broadcast_to(alpha, (problem.num_features,))

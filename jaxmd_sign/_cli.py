@@ -178,7 +178,7 @@ class Train:
     steps: Annotated[int, arg(help="Most steps.", metavar="N")] = 10_000
     tol: Annotated[
         float | None,
-        arg(help="Stop when ‖Xβ − y‖ is below so much of ‖y‖; take all steps if None.", metavar="T"),
+        arg(help="Stop when ‖Xβ − y‖ ≤ T ‖y‖; take all steps if None.", metavar="T"),
     ] = None
     record_every: Annotated[
         int | None, arg(help="Steps from record to record, N/100 if None.", metavar="K")
@@ -213,6 +213,8 @@ class Train:
         """Train and print, or write the study; the exit status."""
         if self.study != (self.out is not None):
             raise ValueError("study: give --study and its folder --out DIR together.")
+        if self.study and self.data is not None:
+            raise ValueError("data: the study has its own problems; leave out --data or --study.")
         if self.study:
             return self._study()
         if self.data is None:

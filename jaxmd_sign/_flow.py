@@ -149,7 +149,7 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
         saved, report = run(problem, rule, alpha, ts, settings)
         u, v, signs, residual = saved.at
         beta, c = power_difference(u, v, depth), jax.vmap(partial(pull_back, problem))(residual)
-        if rule.has_epsilon:
+        if isinstance(rule, AdamFlow) or rule.has_epsilon:
             dual = signs * jnp.maximum(u, v)
         else:
             potential = rule.potential(alpha**2, alpha, depth)
@@ -308,8 +308,10 @@ def _run_adam(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Ou
         flow, ts = system
         return _run(flow, ts, settings, solver, adjoint)
 
-    systems = as_adam(problem, rule, alpha, settings.depth)
-    saved, report = jax.vmap(lambda one: differentiable(solve, (one, ts), settings.adjoint))(systems)
+    def one_system(system):
+        return differentiable(solve, (system, ts), settings.adjoint)
+
+    saved, report = jax.vmap(one_system)(as_adam(problem, rule, alpha, settings.depth))
     u, v = weights_of(problem, alpha, *saved.at[:2])
     signs = jnp.where(u == v, jnp.sign(pull_back(problem, problem.y)), jnp.sign(u - v))
     residual = jax.vmap(problem.predict)(power_difference(u, v, settings.depth)) - problem.y

@@ -88,12 +88,13 @@ def solve_limit(
         >>> limit.beta.round(4)
         Array([0.6021, 0.3104], dtype=float64)
     """
-    rule, alpha = prepare(problem, rule, alpha, depth)
-    if isinstance(rule, AdamFlow):
+    checked, alpha = prepare(problem, rule, alpha, depth)
+    if isinstance(checked, AdamFlow):
         raise ValueError(
             "rule must have no memory: the limit of Adam's flow has no clock but time. Use "
             "solve_trajectory, whose last time is the limit."
         )
+    rule = checked
     if isinstance(rule, SmoothedSign) and rule.schedule is not None:
         raise ValueError(
             "epsilon must be a number: the residual clock does not apply to a schedule. Use "

@@ -21,8 +21,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "remove rows that nearly repeat others, or use float64."
     )
     not_converged = (
-        "The run took all its steps and has not converged: its residual is not small, or was so for "
-        "a moment only. Where it oscillates, at the scale of the learning rate, take a smaller or "
+        "The run took all its steps and has not converged: its residual is not small, or only just "
+        "passed 0. Where it oscillates, at the scale of the learning rate, take a smaller or "
         "decaying learning rate or a larger epsilon; else more steps."
     )
     diverged = (

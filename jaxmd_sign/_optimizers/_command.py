@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from rich.console import Console
@@ -43,6 +44,9 @@ def train_report(
     settings = {"record_every": record_every, "depth": depth, "tol": tol}
     run = jax.jit(lambda: train(problem, made, alpha, num_steps, **settings))()
     limit = solve_limit(problem, rule, alpha, depth=depth)
+    # The end of GD is measured by the divergence of GD.
+    places = (lambda at: (at.beta, at.residual)), limit, (run.beta, run.limit.residual)
+    end = eqx.tree_at(*places) if isinstance(rule, GradientDescent) else run.limit
     result = sentence(run.result)
     return {
         "optimizer": optimizer,
@@ -59,7 +63,7 @@ def train_report(
         "beta": run.beta,
         "u": run.u,
         "v": run.v,
-        "kkt": vars(kkt(problem, run.limit)),
+        "kkt": vars(kkt(problem, end)),
         "history": {"steps": run.history.steps, "loss": run.history.loss, "beta": run.history.beta},
         "flow": {
             "name": name,
@@ -75,11 +79,13 @@ def _flow_of(optimizer: str, options: dict[str, Any]) -> tuple[Any, str]:
     """The flow that small steps of an optimiser without memory follow."""
     if optimizer == "sgd":
         return GradientDescent(), "gradient flow"
-    epsilon = options.get("epsilon")
+    epsilon, smoothing = options.get("epsilon"), options.get("smoothing") or "abs"
     if epsilon is None:
-        return SmoothedSign(_TINY), f"smoothed sign descent, ε = {_TINY:g}"
-    smoothing = options.get("smoothing") or "abs"
-    return SmoothedSign(epsilon, smoothing), f"smoothed sign descent, ε = {epsilon:g}"
+        epsilon = _TINY
+    elif optimizer == "rmsprop" and options.get("eps_in_sqrt") is not False:
+        epsilon, smoothing = epsilon**0.5, "sqrt"  # g/√(g² + ε)
+    kind = "" if smoothing == "abs" else f"{smoothing} "
+    return SmoothedSign(epsilon, smoothing), f"{kind}smoothed sign descent, ε = {epsilon:g}"
 
 
 def failures(report: dict[str, Any]) -> list[str]:
@@ -87,7 +93,8 @@ def failures(report: dict[str, Any]) -> list[str]:
     case = f"{report['optimizer']} at learning_rate = {report['learning_rate']:g}"
     if report["diverged_at"] >= 0:
         case += f", step {int(report['diverged_at'])}"
-    outcomes = {case: report["result"], f"limit of {report['flow']['name']}": report["flow"]["result"]}
+    flow = report["flow"]
+    outcomes = {case: report["result"], f"limit of {flow['name']}": flow["result"]}
     return [f"{what}: {said}" for what, said in outcomes.items() if said != "successful"]
 
 

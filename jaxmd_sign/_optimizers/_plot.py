@@ -27,6 +27,9 @@ def draw_study(numbers: dict[str, Any]) -> Figure:
             _points(middle, numbers, family["curves"][-1], i)
         for axes in (left, middle):
             _over_epsilon(axes, numbers)
+        where = {"transform": middle.get_xaxis_transform(), "ha": "center", "va": "center"}
+        center = np.sqrt(numbers["epsilon"][0] * numbers["epsilon_assumption_3_3"])
+        middle.text(center, 0.08, "Assumption 3.3", fontsize=8, **where)
         left.set_ylabel(_ERROR)
         left.set_title("smoothed sign descent")
         eta = others[0]["curves"][0]["learning_rate"]
@@ -72,9 +75,7 @@ def _over_rates(axes: Axes, numbers: dict[str, Any], families: list[dict[str, An
     axes.set_title(rf"towards the flow, $\varepsilon = {numbers['rate_epsilon']:g}$")
 
 
-def _legends(
-    figure: Figure, left: Axes, sign: dict[str, Any], shown: list[dict[str, Any]]
-) -> None:
+def _legends(figure: Figure, left: Axes, sign: dict[str, Any], shown: list[dict[str, Any]]) -> None:
     """One legend for the step sizes inside their panel, one below for the optimisers."""
 
     def marked(i: int, label: str) -> Line2D:

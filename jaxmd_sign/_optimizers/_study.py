@@ -121,9 +121,7 @@ def study_numbers() -> dict[str, Any]:
 def _example(eta: np.ndarray, epsilon: np.ndarray) -> Cases:
     """The worked example with these η and ε."""
     count = len(epsilon)
-    return Cases(
-        np.tile(_X, (count, 1)), np.full(count, _Y), np.full(count, _ALPHA), eta, epsilon
-    )
+    return Cases(np.tile(_X, (count, 1)), np.full(count, _Y), np.full(count, _ALPHA), eta, epsilon)
 
 
 def _instance_cases() -> Cases:
@@ -136,7 +134,7 @@ def _joined(*cases: Cases) -> Cases:
     return Cases(*map(np.concatenate, zip(*cases, strict=True)))
 
 
-def _problem(x: jax.Array, y: jax.Array) -> Problem:
+def _problem(x: Any, y: Any) -> Problem:
     return Problem.from_blocks(_X[None], [_Y]).with_data(x[None], y[None])
 
 
@@ -160,7 +158,8 @@ def _gradient_descent_error() -> float:
     u, v = alpha * jnp.exp(limit.dual), alpha * jnp.exp(-limit.dual)
     none = jnp.zeros((), int)
     report = Outcome(limit.result, none, none, none)
-    return float(kkt(problem, limit_of_weights(problem, alpha, (u, v), (alpha, alpha), 2, report)).error)
+    end = limit_of_weights(problem, alpha, (u, v), (alpha, alpha), 2, report)
+    return float(kkt(problem, end).error)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -196,7 +195,7 @@ def _family(
         "b2": family.b2,
         "in_root": family.in_root,
         "curves": [
-            _curve(eta, *curve, flow_error)
+            _curve(eta, curve, flow_error)
             for eta, curve in zip(family.learning_rates, curves, strict=True)
         ],
         "over_rates": {
@@ -210,8 +209,9 @@ def _family(
     }
 
 
-def _curve(eta, error, beta, converged, diverged_at, flow_error) -> dict[str, Any]:
+def _curve(eta: float, found: tuple[np.ndarray, ...], flow_error: np.ndarray) -> dict[str, Any]:
     """One curve over ε and what is seen in it, where the runs converged."""
+    error, beta, converged, diverged_at = found
     known = np.flatnonzero(converged)
     inside = known[_EPSILONS[known] <= largest_epsilon(_X[None], _Y, _ALPHA, 2)[0]]
     least = known[np.argmin(error[known])] if known.size else None
@@ -232,7 +232,7 @@ def _curve(eta, error, beta, converged, diverged_at, flow_error) -> dict[str, An
 
 def _order(distance: np.ndarray, converged: np.ndarray) -> float | None:
     """The slope of log distance from the flow over log η, over the smallest decade."""
-    used = converged & (_RATES <= 10.5 * _RATES[-1]) & (distance > 0)
+    used = converged & (_RATES / _RATES[-1] < 10.5) & (distance > 0)
     if np.sum(used) < 2:
         return None
     return float(np.polyfit(np.log(_RATES[used]), np.log(distance[used]), 1)[0])

@@ -45,7 +45,7 @@ class Training(eqx.Module):
 
     - `u`, `v`, `beta`: weights and β = u^M − v^M, shape (d,).
     - `loss`: (7), ‖Xβ − y‖²/2M.
-    - `limit`: the end as a `Limit`, with θ = s∘w, δ = ω^M and the start as its reference, for `kkt`,
+    - `limit`: the end as a `Limit`, θ = s∘w, δ = ω^M and the start as its reference, for `kkt`,
         `bregman` and `bregman_minimizer`.
     - `history`: a `History`; NaN from where a run diverged.
     - `result`: `RESULTS` member. Where it is `not_converged`, the numbers are those after the last
@@ -285,7 +285,7 @@ def _step(model: _Model, optimizer, too_large: Float[Array, ""]) -> Callable:
         gradient = model.gradient(state.weights, state.residual)
         extra = {"value": state.loss, "grad": gradient, "value_fn": value}
         updates, inner = update(gradient, state.optimizer, state.weights, **extra)
-        weights = optax.apply_updates(state.weights, updates)
+        weights: Any = optax.apply_updates(state.weights, updates)
         residual = model.residual(weights)
         loss, num_steps = model.loss(residual), state.num_steps + 1
         left = (state.diverged_at < 0) & ~(loss <= too_large)
@@ -298,30 +298,45 @@ def _step(model: _Model, optimizer, too_large: Float[Array, ""]) -> Callable:
 
 
 def _assemble(problem, model, start, state: _State, rows, converged, ok) -> Training:
-    u, v = (model.back(state.weights[name]) for name in "uv")
-    steps, past_u, past_v, past_loss = rows
-    past_u, past_v = (jax.vmap(model.back)(past) for past in (past_u, past_v))
     result = combine(
         check(ok, RESULTS.bad_input),
         check(state.diverged_at < 0, RESULTS.diverged),
         check(converged, RESULTS.not_converged),
     )
-    lost = (result != RESULTS.successful) & (result != RESULTS.not_converged)
-    failed = RESULTS.where(lost, result, RESULTS.successful)
+    failed = RESULTS.where(result == RESULTS.not_converged, RESULTS.successful, result)
+    u, v = (model.back(state.weights[name]) for name in "uv")
     none = jnp.zeros((), int)
     limit = limit_of_weights(
         problem, start, (u, v), (start, start), model.depth, Outcome(result, none, none, none)
     )
+
+    def numbers(at: Limit) -> tuple:
+        return at.beta, at.dual, at.residual, at.potential
+
+    limit = eqx.tree_at(numbers, limit, mask_failed(failed, numbers(limit)))
     limit = eqx.tree_at(lambda at: at.stats, limit, {"num_steps": state.num_steps})
-    values = mask_failed(failed, (u, v, limit.beta, state.loss))
-    limit_values = mask_failed(failed, (limit.beta, limit.dual, limit.residual, limit.potential))
-    limit = eqx.tree_at(lambda at: (at.beta, at.dual, at.residual, at.potential), limit, limit_values)
-    gone = ((state.diverged_at >= 0) & (steps >= state.diverged_at)) | ~ok
-    past_beta = power_difference(past_u, past_v, model.depth)
-    past = [
-        jnp.where(gone.reshape(-1, *[1] * (row.ndim - 1)), jnp.nan, row)
-        for row in (past_u, past_v, past_beta, past_loss)
-    ]
+    u, v, loss = mask_failed(failed, (u, v, state.loss))
     return Training(
-        *values, limit, History(steps, *past), result, state.num_steps, state.diverged_at
+        u=u,
+        v=v,
+        beta=limit.beta,
+        loss=loss,
+        limit=limit,
+        history=_history(model, state, rows, ok),
+        result=result,
+        num_steps=state.num_steps,
+        diverged_at=state.diverged_at,
     )
+
+
+def _history(model: _Model, state: _State, rows, ok) -> History:
+    """The records, NaN from where the run diverged."""
+    steps, u, v, loss = rows
+    u, v = (jax.vmap(model.back)(past) for past in (u, v))
+    beta = power_difference(u, v, model.depth)
+    gone = ((state.diverged_at >= 0) & (steps >= state.diverged_at)) | ~ok
+    u, v, beta, loss = (
+        jnp.where(gone.reshape(-1, *[1] * (row.ndim - 1)), jnp.nan, row)
+        for row in (u, v, beta, loss)
+    )
+    return History(steps=steps, u=u, v=v, beta=beta, loss=loss)

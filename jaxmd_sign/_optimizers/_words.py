@@ -13,8 +13,8 @@ def study_report(numbers: dict[str, Any]) -> str:
         f"{numbers['alpha']:g}; ε from {numbers['epsilon'][0]:g} to {numbers['epsilon'][-1]:g}, at "
         f"most {numbers['num_steps']:,} steps. A run has converged when ‖Xβ − y‖ ≤ "
         f"{numbers['tol']:g} ‖y‖. ‖e‖: KKT error of (15) at the end, D measured from the start. "
-        f"Instances: {numbers['instances']} random blocks of two columns, ε from a hundredth to all "
-        f"of the range of Assumption 3.3, η = {numbers['instance_learning_rate']:g}; all of a "
+        f"Instances: {numbers['instances']} random blocks of two columns, ε from a hundredth to "
+        f"all of the range of Assumption 3.3, η = {numbers['instance_learning_rate']:g}; all of a "
         "block's runs must converge to be counted, and ‖e‖ must fall from each ε to the next.",
         "",
         "| optimiser | η | converged | from ε | farthest from the flow's ‖e‖ | least at ε "
@@ -28,7 +28,9 @@ def study_report(numbers: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(numbers: dict[str, Any], family: dict[str, Any], curve: dict[str, Any], first: bool) -> str:
+def _row(
+    numbers: dict[str, Any], family: dict[str, Any], curve: dict[str, Any], first: bool
+) -> str:
     rest = ["", "", ""]
     if first:
         counts = family["instances"]
@@ -67,8 +69,8 @@ def _findings(numbers: dict[str, Any]) -> list[str]:
         below = "at every ε" if start == numbers["epsilon"][0] else f"from ε = {start:.2g} on"
         lines.append(
             f"- Smoothed sign descent at η = {eta:g} converges {below}, there within "
-            f"{curve['from_flow']:.1e} of the flow's KKT error; for smaller ε it oscillates, and is "
-            "reported as not converged."
+            f"{curve['from_flow']:.1e} of the flow's KKT error; for smaller ε it oscillates, and "
+            "is reported as not converged."
         )
     lines.append(_same(sign, families[names[1]]))
     orders = [(name, families[name]["over_rates"]) for name in names]
