@@ -44,10 +44,9 @@ class AdamFlow(eqx.Module):
     """
 
     epsilon: Float[Array, "..."]
-    tau1: Float[Array, ""] | None
-    tau2: Float[Array, ""] | None
+    tau1: Float[Array, "*batch"] | None
+    tau2: Float[Array, "*batch"] | None
     bias_correction: bool = eqx.field(static=True)
-    has_epsilon: ClassVar[bool] = True
     has_epsilon: ClassVar[bool] = True
     strictness: ClassVar[float] = 1.0
 
@@ -88,8 +87,8 @@ class AdamState(NamedTuple):
 class AdamSystem(eqx.Module):
     """The flow on some rows of X."""
 
-    X: Float[Array, "n d"]
-    y: Float[Array, " n"]
+    X: Float[Array, "*batch n d"]
+    y: Float[Array, "*batch n"]
     alpha: Float[Array, "..."]
     rule: AdamFlow
     depth: int = eqx.field(static=True)
@@ -160,7 +159,9 @@ def as_adam(problem: Problem, rule: AdamFlow, alpha: Float[Array, "..."], depth:
             leaf[None] for leaf in (*full_rank(problem), alpha, epsilon)
         )
     many = (None if tau is None else jnp.full(len(rows), tau, dtype) for tau in rule.taus)
-    rule = eqx.tree_at(lambda r: (r.epsilon, *r.taus), rule, (epsilon, *many), is_leaf=_is_none)
+    rule = eqx.tree_at(
+        lambda r: (r.epsilon, r.tau1, r.tau2), rule, (epsilon, *many), is_leaf=_is_none
+    )
     return AdamSystem(rows, labels, alpha, rule, depth)
 
 

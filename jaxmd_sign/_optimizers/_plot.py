@@ -67,9 +67,11 @@ def _over_rates(axes: Axes, numbers: dict[str, Any], families: list[dict[str, An
         color, marker = ("k", ".") if i == 0 else (_COLORS[i - 1], _MARKERS[i - 1])
         axes.plot(rates[ok], np.asarray(found["from_flow"])[ok], color=color, lw=0.9,
                   marker=marker, ms=3 if i else 4)  # fmt: skip
-    guide = 5e-6 * rates / rates[-1]
+    middle, guide = len(rates) // 2, 5e-6 * rates / rates[-1]
     axes.plot(rates, guide, color=_GREY, lw=0.6, ls=(0, (5, 1.5)))
-    axes.annotate("slope 1", (rates[3], guide[3]), (5, -5), textcoords="offset points", fontsize=8)
+    axes.annotate(
+        "slope 1", (rates[middle], guide[middle]), (5, -5), textcoords="offset points", fontsize=8
+    )
     axes.set(xscale="log", yscale="log", xlabel=r"step size $\eta$")
     axes.set_ylabel(r"$|\,\|e\| - \|e\|_{\mathrm{flow}}|$")
     axes.set_title(rf"towards the flow, $\varepsilon = {numbers['rate_epsilon']:g}$")

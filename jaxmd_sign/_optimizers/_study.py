@@ -56,9 +56,9 @@ def _rmsprop(inside: bool) -> Family:
 
 FAMILIES = (
     Family("smoothed sign", smoothed_sign, (1e-1, 1e-2, 1e-3)),
-    _adam(0, 0),
-    _adam(0.9, 0),
-    _adam(0, 0.999),
+    _adam(0.0, 0.0),
+    _adam(0.9, 0.0),
+    _adam(0.0, 0.999),
     _adam(0.9, 0.999),
     _rmsprop(inside=False),
     _rmsprop(inside=True),
