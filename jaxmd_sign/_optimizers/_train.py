@@ -11,7 +11,14 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import Numbers, all_positive, as_positive, is_traced, matches_coordinates
+from .._checks import (
+    Numbers,
+    all_positive,
+    as_positive,
+    is_traced,
+    matches_coordinates,
+    usable_steps,
+)
 from .._inputs import check_depth
 from .._limit import Limit, limit_of_weights
 from .._powers import power_difference
@@ -115,10 +122,10 @@ def train(
     check_depth(depth)
     alpha = as_positive("alpha", alpha, problem.dtype)
     matches_coordinates("alpha", alpha, problem.num_features)
-    num_steps = _whole("num_steps", num_steps)
+    num_steps = usable_steps(num_steps, "num_steps")
     every = -(-num_steps // _NUM_RECORDS)
     if record_every is not None:
-        every = min(_whole("record_every", record_every), num_steps)
+        every = min(usable_steps(record_every, "record_every"), num_steps)
     stops = tol is not None
     if tol is None:
         tol = 1e-6 if jnp.finfo(problem.dtype).bits == 64 else 1e-4
@@ -126,12 +133,6 @@ def train(
         raise ValueError(f"tol must be a number between 0 and 1, but is {tol!r}.")
     model = _complete_blocks(problem, depth) or _Model(problem, depth)
     return _train(problem, model, optimizer, alpha, num_steps, every, float(tol), stops)
-
-
-def _whole(name: str, value: Any) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, but is {value!r}.")
-    return int(value)
 
 
 class _Model(eqx.Module):
