@@ -2,8 +2,8 @@
 
 Smoothed sign descent for pairs (η, ε) on ten blocks of two columns. Times are medians with their
 spread, ns a step and case, compile time apart; errors are of the same run, over the cases that have
-converged (where ε is far below η a run oscillates, and rounding decides where it is). PyTorch is timed
-where it is installed; `.[bench]` leaves it out for its size.
+converged (where ε is far below η a run oscillates, and rounding decides where it is). PyTorch is
+timed where it is installed; `.[bench]` leaves it out for its size.
 """
 
 import argparse
