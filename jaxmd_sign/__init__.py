@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ._results import RESULTS as RESULTS
     from ._rules import GradientDescent as GradientDescent, SmoothedSign as SmoothedSign
     from ._sweep._api import sweep as sweep
+    from ._tuning._api import tune_epsilon as tune_epsilon
+    from ._tuning._tune import Tuning as Tuning
 
 _HOME = {
     "AdamFlow": "_adam",
@@ -59,6 +61,8 @@ _HOME = {
     "GradientDescent": "_rules",
     "SmoothedSign": "_rules",
     "sweep": "_sweep._api",
+    "tune_epsilon": "_tuning._api",
+    "Tuning": "_tuning._tune",
 }
 
 __version__ = "0.1.0"
@@ -74,6 +78,7 @@ __all__ = [
     "SmoothedSign",
     "Training",
     "Trajectory",
+    "Tuning",
     "bregman",
     "bregman_gap",
     "bregman_minimizer",
@@ -87,6 +92,7 @@ __all__ = [
     "solve_trajectory",
     "sweep",
     "train",
+    "tune_epsilon",
 ]
 
 

@@ -165,6 +165,71 @@ class Status:
 
 
 @dataclass
+class Tune:
+    """`jaxmd-sign tune`."""
+
+    data: Annotated[str, arg(help=_DATA, metavar="F")]
+    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")]
+    objective: Annotated[
+        Literal["kkt_error", "bregman_gap", "distance_to_minimizer"],
+        arg(help="What is to be least."),
+    ] = "kkt_error"
+    per: Annotated[
+        Literal["problem", "block", "coordinate"], arg(help="What has an ε of its own.")
+    ] = "problem"
+    bounds: Annotated[
+        str | None, arg(help="Least and largest ε; chosen from the data if None.", metavar="LO:HI")
+    ] = None
+    epsilon0: Annotated[
+        float | None, arg(help="Start here rather than with a sweep.", metavar="E")
+    ] = None
+    plot: Annotated[
+        str | None, arg(help="Figure of the search, .png, .pdf or .svg.", metavar="P.png")
+    ] = None
+    label: Annotated[
+        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
+    ] = None
+    rtol: Annotated[
+        float | None, arg(help="Relative tolerance of each limit, chosen if None.", metavar="R")
+    ] = None
+    smoothing: Annotated[
+        Literal["abs", "sqrt", "tanh", "clip"], arg(help="How the sign is smoothed.")
+    ] = "abs"
+    depth: Annotated[int, arg(help="M of the model β = u^M − v^M, from 2 to 8.", metavar="M")] = 2
+    max_steps: Annotated[
+        int | None, arg(help="Most solver steps, the solver's own if None.", metavar="N")
+    ] = None
+    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+
+    def run(self) -> int:
+        """Search and print; the exit status."""
+        from rich.console import Console
+
+        from ._data import load_problem
+        from ._report import to_json
+        from ._tuning._command import print_tuning, tune_command
+
+        numbers, answered = tune_command(
+            load_problem(self.data, self.label),
+            self.alpha,
+            self.objective,
+            per=self.per,
+            bounds=self.bounds,
+            epsilon0=self.epsilon0,
+            figure=self.plot,
+            rtol=self.rtol,
+            smoothing=self.smoothing,
+            depth=self.depth,
+            max_steps=self.max_steps,
+        )
+        if self.json:
+            print(to_json({"data": self.data} | numbers))
+        else:
+            print_tuning(numbers, self.data, Console())
+        return 0 if answered else _complain(f"{self.data}: {numbers['result']}", 1)
+
+
+@dataclass
 class Train:
     """`jaxmd-sign train`."""
 
@@ -252,6 +317,7 @@ class Train:
 _REPRODUCE = "The figures of the source as PNG and PDF, and summary.json with all their numbers."
 _LIMIT = "The limit of smoothed sign descent, with its KKT error, minimiser gap and stage times."
 _SWEEP = "Limits over a grid of ε and α, into a store that survives whatever stops it."
+_TUNE = "The ε whose limit has the least KKT error, or is nearest to the exact minimiser."
 _TRAIN = "A run of an optimiser of optax against the flow, or a study of many."
 _STATUS = "What of a sweep is done, failed and to do."
 
@@ -259,8 +325,9 @@ Command = Annotated[
     Annotated[Reproduce, subcommand("reproduce", description=_REPRODUCE)]
     | Annotated[Limit, subcommand("limit", description=_LIMIT)]
     | Annotated[Sweep, subcommand("sweep", description=_SWEEP)]
-    | Annotated[Status, subcommand("status", description=_STATUS)]
-    | Annotated[Train, subcommand("train", description=_TRAIN)],
+    | Annotated[Tune, subcommand("tune", description=_TUNE)]
+    | Annotated[Train, subcommand("train", description=_TRAIN)]
+    | Annotated[Status, subcommand("status", description=_STATUS)],
     arg(help="Add --help for what they take", name=""),
 ]
 

@@ -29,6 +29,26 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The run diverged: its loss became infinite or a million times that of the start, after "
         "`diverged_at` steps. Take a smaller learning rate."
     )
+    flat_objective = (
+        "The objective does not depend on epsilon beyond rounding, so that no epsilon is best. A "
+        "block of one column, or of equal entries, has no KKT error at any epsilon."
+    )
+    at_lower_bound = (
+        "The objective is least at the lower bound of epsilon: there is no minimum inside. Lower "
+        "the bound to look further; as epsilon falls to 0 the flow becomes sign descent."
+    )
+    at_upper_bound = (
+        "The objective is least at the upper bound of epsilon: there is no minimum inside. Raise "
+        "the bound to look further; as epsilon grows the flow becomes gradient descent."
+    )
+    several_minima = (
+        "The objective has several local minima in epsilon; this is the least of those that a "
+        "sweep of 24 values saw. Narrow the bounds to look closer."
+    )
+    search_not_converged = (
+        "The search for the best epsilon did not converge: the objective may have a kink there. "
+        "Narrow the bounds, or start near with epsilon0."
+    )
 
 
 def worst(result: RESULTS) -> RESULTS:

@@ -1,0 +1,1 @@
+"""Tuning: the ε that is best for an objective, by its derivative through the limit."""
