@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._adam import AdamFlow as AdamFlow
     from ._assumptions import Assumptions as Assumptions, check_assumptions as check_assumptions
     from ._data import (
         load_problem as load_problem,
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
         kkt as kkt,
     )
     from ._limit import Limit as Limit, solve_limit as solve_limit
+    from ._optimizers._train import (
+        History as History,
+        Training as Training,
+        train as train,
+    )
+    from ._optimizers._transform import smoothed_sign as smoothed_sign
     from ._problem import Problem as Problem
     from ._results import RESULTS as RESULTS
     from ._rules import GradientDescent as GradientDescent, SmoothedSign as SmoothedSign
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
     from ._tuning._tune import Tuning as Tuning
 
 _HOME = {
+    "AdamFlow": "_adam",
     "Assumptions": "_assumptions",
     "check_assumptions": "_assumptions",
     "load_problem": "_data",
@@ -44,6 +52,10 @@ _HOME = {
     "kkt": "_kkt",
     "Limit": "_limit",
     "solve_limit": "_limit",
+    "History": "_optimizers._train",
+    "Training": "_optimizers._train",
+    "train": "_optimizers._train",
+    "smoothed_sign": "_optimizers._transform",
     "Problem": "_problem",
     "RESULTS": "_results",
     "GradientDescent": "_rules",
@@ -57,11 +69,14 @@ __version__ = "0.1.0"
 __all__ = [
     "KKT",
     "RESULTS",
+    "AdamFlow",
     "Assumptions",
     "GradientDescent",
+    "History",
     "Limit",
     "Problem",
     "SmoothedSign",
+    "Training",
     "Trajectory",
     "Tuning",
     "bregman",
@@ -72,9 +87,11 @@ __all__ = [
     "load_problem",
     "random_block_problem",
     "random_sparse_problem",
+    "smoothed_sign",
     "solve_limit",
     "solve_trajectory",
     "sweep",
+    "train",
     "tune_epsilon",
 ]
 

@@ -58,12 +58,12 @@ def _family(smoothing: str, depth: int, epsilons: np.ndarray) -> dict[str, Any]:
         limit = solve_limit(at, SmoothedSign(epsilon, smoothing), alpha, depth=depth, rtol=_RTOL)
         return kkt(at, limit).error, limit
 
-    x, y, fraction, alpha = _instances(depth)
+    x, y, fraction, alpha = block_instances(depth, _INSTANCES)
     count = epsilons.size
     cases = (
         np.concatenate([np.tile(_X, (count, 1)), x]),
         np.concatenate([np.full(count, _Y), y]),
-        np.concatenate([epsilons, fraction * _largest_epsilon(x, y, alpha, depth)]),
+        np.concatenate([epsilons, fraction * largest_epsilon(x, y, alpha, depth)]),
         np.concatenate([np.full(count, _ALPHA), alpha]),
     )
     found = jax.jit(jax.vmap(single))(*cases)
@@ -80,7 +80,7 @@ def _family(smoothing: str, depth: int, epsilons: np.ndarray) -> dict[str, Any]:
         "slope": slope,
         "bregman_gap": gap,
         "failed": np.count_nonzero(result != RESULTS.successful._value),
-        "epsilon_assumption_3_3": _largest_epsilon(_X[None], _Y, _ALPHA, depth)[0],
+        "epsilon_assumption_3_3": largest_epsilon(_X[None], _Y, _ALPHA, depth)[0],
         "row": {"depth": depth, "smoothing": smoothing}
         | _seen(epsilons, error[:count], signed[:count], slope, gap)
         | _counted(error[count:], signed[count:]),
@@ -94,20 +94,20 @@ def _gaps(limit: Limit) -> Any:
     return bregman_gap(Problem.from_blocks(*_PROBLEM), limit)
 
 
-def _largest_epsilon(x: np.ndarray, y: Any, alpha: Any, depth: int) -> np.ndarray:
+def largest_epsilon(x: np.ndarray, y: Any, alpha: Any, depth: int) -> np.ndarray:
     """The end of the range of Assumption 3.3 for depth M."""
     return np.min(x, axis=-1) * y * alpha ** (depth - 1) / 2
 
 
-def _instances(depth: int) -> tuple[np.ndarray, ...]:
+def block_instances(depth: int, count: int) -> tuple[np.ndarray, ...]:
     """Random blocks of two columns, |x|₁ first, each for all fractions of its largest ε."""
     rng = np.random.default_rng(_SEED)
-    x = -np.sort(-rng.uniform(0.3, 2, (_INSTANCES, 2)), axis=1)
-    y = rng.uniform(0.5, 2, _INSTANCES)
-    size = rng.uniform(np.log(0.05), 0, _INSTANCES)
+    x = -np.sort(-rng.uniform(0.3, 2, (count, 2)), axis=1)
+    y = rng.uniform(0.5, 2, count)
+    size = rng.uniform(np.log(0.05), 0, count)
     alpha = np.exp(size) * (y / (18 * np.sum(x, axis=-1))) ** (1 / depth)
     times = _FRACTIONS.size
-    fraction = np.tile(_FRACTIONS, _INSTANCES)
+    fraction = np.tile(_FRACTIONS, count)
     return np.repeat(x, times, axis=0), np.repeat(y, times), fraction, np.repeat(alpha, times)
 
 

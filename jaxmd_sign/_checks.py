@@ -121,11 +121,11 @@ def usable_atol(atol: float) -> float:
     return float(atol)
 
 
-def usable_steps(max_steps: int) -> int:
+def usable_steps(steps: int, name: str = "max_steps") -> int:
     """A positive whole number of steps."""
-    if not isinstance(max_steps, (int, np.integer)) or isinstance(max_steps, bool) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive whole number, but is {max_steps!r}.")
-    return int(max_steps)
+    if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"{name} must be a positive whole number, but is {steps!r}.")
+    return int(steps)
 
 
 def all_finite(*arrays: Float[Array, "..."]) -> Bool[Array, ""]:

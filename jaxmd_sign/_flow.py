@@ -1,5 +1,6 @@
 """The flow in time: weights, β, θ, residuals and gradients at chosen times, and the stages."""
 
+from functools import partial
 from typing import NamedTuple
 
 import diffrax
@@ -10,17 +11,17 @@ import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from ._adam import AdamFlow, as_adam, weights_of
 from ._block import BlockFlow, as_blocks
 from ._checks import Numbers, all_finite, as_times, usable_atol, usable_rtol, usable_steps
 from ._dense import as_dense, implicit_solver
-from ._inputs import made_usable, prepare
+from ._inputs import Rule, made_usable, prepare
 from ._mirror import mirror_map
 from ._powers import power_difference
-from ._problem import Blocks, Problem, matmul_precision
+from ._problem import Blocks, Problem, matmul_precision, pull_back
 from ._results import RESULTS, check, combine, mask_failed, worst
-from ._rules import AbstractRule
 from ._solve import FOREVER, Outcome, SavesAt, Solved, differentiable, integrate
-from ._stages import TrackedSolver, stage_ends
+from ._stages import Gated, TrackedSolver, stage_ends
 
 _NUM_TIMES = 201
 
@@ -36,7 +37,7 @@ class Trajectory(eqx.Module):
     - `gradient_u`, `gradient_v`: gradients of the loss (7), ±Xᵀr∘w^{M−1}, shape (T, d).
     - `warmup_end`: T₁ of each coordinate's block, shape (d,); 0 if over at the start.
     - `sign_end`: T₂ of each coordinate, the last time |∂F/∂w| falls to ε, (d,); 0 if never above.
-        Both are NaN for a rule without ε.
+        Both are NaN for a rule without ε, and for Adam.
     - `t_end`: when residual and gradients were small.
     - `result`: `RESULTS` member; where it is not `successful`, every number here is NaN.
     - `stats`: numbers of solver steps, per block for a block problem.
@@ -59,7 +60,7 @@ class Trajectory(eqx.Module):
 
 def solve_trajectory(
     problem: Problem,
-    rule: AbstractRule,
+    rule: Rule,
     alpha: Numbers,
     *,
     depth: int = 2,
@@ -71,7 +72,7 @@ def solve_trajectory(
     adjoint: diffrax.AbstractAdjoint | None = None,
     throw: bool = False,
 ) -> Trajectory:
-    r"""The flow (12), or (71)–(72), from u(0) = v(0) = α, in time.
+    r"""The flow (12), (71)–(72) or that of Adam, from u(0) = v(0) = α, in time.
 
     It ends by itself when the residual is small. A block problem is solved block by block, each
     with its own steps. T₁ and T₂ are exact to the solver's accuracy, whatever `ts`.
@@ -79,7 +80,8 @@ def solve_trajectory(
     **Arguments:**
 
     - `problem`: a `Problem` with X (n, d).
-    - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`. ε may be a schedule, a function of t.
+    - `rule`: `SmoothedSign(epsilon)`, whose ε may be a schedule, a function of t;
+        `GradientDescent()`; or `AdamFlow(epsilon, tau1, tau2)`.
     - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
     - `depth`: M of the model β = u^M − v^M, from 2 to 8; 2 for gradient descent.
     - `ts`: increasing times at which to save, shape (T,); 201 times from 0 to `t_end` by default.
@@ -136,7 +138,9 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
         ok &= all_finite(ts) & jnp.all(jnp.diff(ts, prepend=0) >= 0)
         ts = jnp.where(ok, ts, 0)
     depth, run = settings.depth, _run_dense
-    if isinstance(problem.data, Blocks):
+    if isinstance(rule, AdamFlow):
+        run = _run_adam
+    elif isinstance(problem.data, Blocks):
         run = _run_blocks
     with matmul_precision():
         if ts is None:
@@ -144,8 +148,8 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
             ts = end * jnp.linspace(0, 1, _NUM_TIMES, dtype=problem.dtype)
         saved, report = run(problem, rule, alpha, ts, settings)
         u, v, signs, residual = saved.at
-        beta, c = power_difference(u, v, depth), _pull_back(problem, residual)
-        if rule.has_epsilon:
+        beta, c = power_difference(u, v, depth), jax.vmap(partial(pull_back, problem))(residual)
+        if isinstance(rule, AdamFlow) or rule.has_epsilon:
             dual = signs * jnp.maximum(u, v)
         else:
             potential = rule.potential(alpha**2, alpha, depth)
@@ -192,13 +196,17 @@ def _settle(system, settings: _Settings, solver, saveat, adjoint) -> Solved:
 def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
     """When the slowest block settles, by a solve that saves nothing else."""
     saveat, adjoint = diffrax.SaveAt(t1=True), settings.adjoint
+    if isinstance(rule, AdamFlow):
+        systems, solver = as_adam(problem, rule, alpha, settings.depth), _solver(settings)
+        ends = jax.vmap(lambda one: _settle(one, settings, solver, saveat, adjoint).ts[0])(systems)
+        return jnp.max(ends)
     if not isinstance(problem.data, Blocks):
         flow = as_dense(problem, rule, alpha, settings.depth)
-        return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
+        return _settle(flow, settings, _solver(settings), saveat, adjoint).ts[0]
 
     def one_block(block, unit):
         flow = BlockFlow(block, unit)
-        return _settle(flow, settings, _solver(problem, settings), saveat, adjoint).ts[0]
+        return _settle(flow, settings, _block_solver(settings), saveat, adjoint).ts[0]
 
     batch = as_blocks(problem, rule, alpha, settings.depth)
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
@@ -206,7 +214,12 @@ def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
     return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * ends)
 
 
-def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
+def _block_solver(settings: _Settings) -> diffrax.AbstractSolver:
+    """An explicit one unless another is asked for: in log q a block is not stiff."""
+    return diffrax.Dopri8() if settings.solver is None else _solver(settings)
+
+
+def _solver(settings: _Settings) -> diffrax.AbstractSolver:
     if isinstance(settings.solver, diffrax.AbstractImplicitSolver):
         # What Diffrax does for a bare solver: the root finder takes the solver's tolerances.
         return eqx.tree_at(
@@ -214,33 +227,34 @@ def _solver(problem: Problem, settings: _Settings) -> diffrax.AbstractSolver:
             settings.solver,
             (settings.rtol, settings.atol, optx.max_norm),
         )
-    if settings.solver is not None:
-        return settings.solver
-    blocks = isinstance(problem.data, Blocks)
-    return diffrax.Dopri8() if blocks else implicit_solver(settings.rtol)
+    return implicit_solver(settings.rtol) if settings.solver is None else settings.solver
 
 
 def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outcome]:
     """Integrate a system until it settles; save it at `ts`, and find where its gates close."""
-    saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(t1=True)] * 2, solver_state=True)
-    tracked = TrackedSolver(solver, adjoint)
-    solution = _settle(system, settings, tracked, saveat, SavesAt(adjoint, ts))
+    gated = isinstance(system, Gated)
+    saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(t1=True)] * 2, solver_state=gated)
+    if gated:
+        solver = TrackedSolver(solver, adjoint)
+    solution = _settle(system, settings, solver, saveat, SavesAt(adjoint, ts))
     (_, t_end), (states, end) = solution.ts, solution.ys
+    end_time = t_end[0]
     reached = ts <= t_end
     states = jax.tree.map(
         lambda leaf, last: jnp.where(reached.reshape(-1, *[1] * (last.ndim - 1)), leaf, last),
         states,
         end,
     )
-    ends = stage_ends(system, solution.tracked)
-    return _Saved(jax.vmap(system.observe)(states), *ends, t_end[0]), solution.report
+    nowhere = jnp.full_like(end_time, jnp.nan)
+    ends = stage_ends(system, solution.tracked) if gated else (nowhere, nowhere)
+    return _Saved(jax.vmap(system.observe)(states), *ends, end_time), solution.report
 
 
 def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
     """Every block in its own units, with its own steps; put together over the columns of X."""
     batch, data = as_blocks(problem, rule, alpha, settings.depth), problem.data
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
-    solver = _solver(problem, settings)
+    solver = _block_solver(settings)
 
     def solve(system, adjoint):
         flow, ts = system
@@ -270,7 +284,7 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
 
 
 def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
-    solver = _solver(problem, settings)
+    solver = _solver(settings)
 
     def solve(system, adjoint):
         flow, ts = system
@@ -286,9 +300,20 @@ def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, O
     return saved._replace(at=(u, v, signs, residual), warmup_end=warmup_end), report
 
 
-def _pull_back(problem: Problem, residual: Float[Array, "T n"]) -> Float[Array, "T d"]:
-    """c = Xᵀr at every time, without forming X for a block problem."""
-    data = problem.data
-    if isinstance(data, Blocks):
-        return jax.vmap(lambda r: data.scatter(data.x * r[:, None], 0))(residual)
-    return residual @ data.X
+def _run_adam(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
+    """The blocks of a problem, or all of it, each with its own steps; there are no stages."""
+    solver = _solver(settings)
+
+    def solve(system, adjoint):
+        flow, ts = system
+        return _run(flow, ts, settings, solver, adjoint)
+
+    def one_system(system):
+        return differentiable(solve, (system, ts), settings.adjoint)
+
+    saved, report = jax.vmap(one_system)(as_adam(problem, rule, alpha, settings.depth))
+    u, v = weights_of(problem, alpha, *saved.at[:2])
+    signs = jnp.where(u == v, jnp.sign(pull_back(problem, problem.y)), jnp.sign(u - v))
+    residual = jax.vmap(problem.predict)(power_difference(u, v, settings.depth)) - problem.y
+    nowhere = jnp.full(problem.num_features, jnp.nan, problem.dtype)
+    return _Saved((u, v, signs, residual), nowhere, nowhere, jnp.max(saved.t_end)), report

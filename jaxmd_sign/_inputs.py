@@ -4,18 +4,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ._adam import AdamFlow
 from ._checks import Numbers, all_finite, all_positive, as_positive, matches_coordinates
 from ._problem import Problem
 from ._rules import AbstractRule
 
+Rule = AbstractRule | AdamFlow
+
 
 def prepare(
-    problem: Problem, rule: AbstractRule, alpha: Numbers, depth: int
-) -> tuple[AbstractRule, Float[Array, "..."]]:
+    problem: Problem, rule: Rule, alpha: Numbers, depth: int
+) -> tuple[Rule, Float[Array, "..."]]:
     """Rule and α checked and in the problem's dtype."""
     if not isinstance(problem, Problem):
         raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
-    if not isinstance(rule, AbstractRule):
+    if not isinstance(rule, AbstractRule | AdamFlow):
         raise ValueError(f"rule must be a rule such as SmoothedSign(0.1), but is {rule!r}.")
     check_depth(depth, rule.has_epsilon)
     alpha = as_positive("alpha", alpha, problem.dtype)
@@ -40,8 +43,8 @@ def check_depth(depth: int, has_epsilon: bool = True) -> None:
 
 
 def made_usable(
-    problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."]
-) -> tuple[Bool[Array, ""], Problem, AbstractRule, Float[Array, "..."]]:
+    problem: Problem, rule: Rule, alpha: Float[Array, "..."]
+) -> tuple[Bool[Array, ""], Problem, Rule, Float[Array, "..."]]:
     """Whether traced values are what concrete ones must be, and harmless ones where they are not.
 
     A bad member of a batch must not keep the others waiting in a loop that cannot end, nor send
@@ -57,4 +60,4 @@ def made_usable(
     safe = Problem(
         jax.tree.unflatten(jax.tree.structure(problem.data), leaves), harmless(problem.y)
     )
-    return ok, safe, rule.map_epsilon(harmless), harmless(alpha)
+    return ok, safe, jax.tree.map(harmless, rule), harmless(alpha)

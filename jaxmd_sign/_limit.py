@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._adam import AdamFlow
 from ._block import as_blocks
 from ._checks import Numbers, all_finite, usable_rtol, usable_steps
 from ._clock import block_limit
@@ -14,7 +15,7 @@ from ._dual import minimize_potential
 from ._inputs import made_usable, prepare
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._powers import power_difference
-from ._problem import Blocks, Problem, matmul_precision
+from ._problem import Blocks, Problem, matmul_precision, pull_back
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule, GradientDescent, SmoothedSign
 from ._solve import Outcome, differentiable
@@ -87,7 +88,13 @@ def solve_limit(
         >>> limit.beta.round(4)
         Array([0.6021, 0.3104], dtype=float64)
     """
-    rule, alpha = prepare(problem, rule, alpha, depth)
+    checked, alpha = prepare(problem, rule, alpha, depth)
+    if isinstance(checked, AdamFlow):
+        raise ValueError(
+            "rule must have no memory: the limit of Adam's flow has no clock but time. Use "
+            "solve_trajectory, whose last time is the limit."
+        )
+    rule = checked
     if isinstance(rule, SmoothedSign) and rule.schedule is not None:
         raise ValueError(
             "epsilon must be a number: the residual clock does not apply to a schedule. Use "
@@ -170,18 +177,35 @@ def _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint
 
     flow = as_dense(problem, rule, alpha, depth)
     (u, v, u_ref, v_ref), report = differentiable(solve, flow, adjoint)
-    signs = jnp.sign(u - v)
+    return limit_of_weights(problem, alpha, (u, v), (u_ref, v_ref), depth, report)
+
+
+def limit_of_weights(
+    problem: Problem,
+    alpha: Float[Array, "..."],
+    end: tuple[Float[Array, " d"], Float[Array, " d"]],
+    reference: tuple[Float[Array, " d"], Float[Array, " d"]],
+    depth: int,
+    report: Outcome,
+) -> Limit:
+    """What the weights (u, v) at the end and at the reference say of a limit: θ = s∘w, δ = ω^M.
+
+    In discrete time a weight may overshoot 0; then its size counts.
+    """
+    (u, v), (u_ref, v_ref) = end, reference
+    large, small = jnp.maximum(jnp.abs(u), jnp.abs(v)), jnp.minimum(jnp.abs(u), jnp.abs(v))
+    signs = jnp.sign(jnp.abs(u) - jnp.abs(v))
     # At 0⁺ a weight has the sign of its first step; no column moves later than that at T₁.
-    first = jnp.sign(flow.X.T @ flow.y)
+    first = jnp.sign(pull_back(problem, problem.y))
     signs_ref = jnp.where(u_ref == v_ref, first, jnp.sign(u_ref - v_ref))
     return _assemble(
         problem,
         alpha,
         beta=power_difference(u, v, depth),
-        dual=signs * jnp.maximum(u, v),
+        dual=signs * large,
         beta_reference=power_difference(u_ref, v_ref, depth),
         dual_reference=signs_ref * jnp.maximum(u_ref, v_ref),
-        potential=PowerPotential(jnp.minimum(u, v) ** depth, depth),
+        potential=PowerPotential(small**depth, depth),
         potential_reference=PowerPotential(jnp.minimum(u_ref, v_ref) ** depth, depth),
         report=report,
     )

@@ -181,6 +181,14 @@ class Problem(eqx.Module):
         return self.data.X @ beta
 
 
+def pull_back(problem: Problem, residual: Float[Array, " n"]) -> Float[Array, " d"]:
+    """c = Xᵀr, without forming X for a block problem."""
+    data = problem.data
+    if isinstance(data, Blocks):
+        return data.scatter(data.x * residual[:, None], 0)
+    return residual @ data.X
+
+
 def _matching(X: Values, y: Values) -> tuple[Values, Values]:
     """X and y of one length and one dtype."""
     if X.shape[0] != y.shape[0]:

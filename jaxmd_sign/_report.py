@@ -62,6 +62,7 @@ def limit_report(
 
 
 def sentence(result: RESULTS) -> str:
+    """`successful`, or what failed with the remedy."""
     return " ".join(RESULTS[result].split()) or "successful"
 
 
@@ -114,40 +115,41 @@ def _numbers(report: dict[str, Any]) -> Table:
         ("sign stage ends, earliest T₂", np.min(report["sign_end"])),
         ("time to a small residual", report["t_end"]),
     ]
-    table = _table("quantity", "value")
+    table = number_table("quantity", "value")
     for name, value in rows:
-        table.add_row(name, _format(value))
+        table.add_row(name, format_number(value))
     table.add_row("solver steps", f"{int(steps)}")
     return table
 
 
 def _assumptions(report: dict[str, Any]) -> Table:
     values = report["assumptions"]
-    table = _table("assumption", "holds", "margin")
+    table = number_table("assumption", "holds", "margin")
     for name, text in (
         ("structure", "3.2 disjoint rows, labels ≠ 0"),
         ("smallness", "3.3 ε and α small"),
         ("pairs", "3.8 two columns a block"),
     ):
         holds = "yes" if values[name] else "no"
-        table.add_row(text, holds, _format(values[f"{name}_margin"]))
+        table.add_row(text, holds, format_number(values[f"{name}_margin"]))
     return table
 
 
 def _coordinates(report: dict[str, Any]) -> Table:
     beta, d = report["beta"], report["num_features"]
     shown = np.sort(np.argsort(-np.abs(beta), stable=True)[:_MOST_ROWS])
-    table = _table("i", "β∞", "β*", "θ∞", "T₁", "T₂")
+    table = number_table("i", "β∞", "β*", "θ∞", "T₁", "T₂")
     if d > len(shown):
         table.caption = f"The {len(shown)} largest of {d} coordinates; --json has all."
     names = ("beta", "minimizer", "dual", "warmup_end", "sign_end")
     columns = [np.asarray(report[name]) for name in names]
     for i in shown:
-        table.add_row(str(i), *(_format(column[i]) for column in columns))
+        table.add_row(str(i), *(format_number(column[i]) for column in columns))
     return table
 
 
-def _table(first: str, *others: str) -> Table:
+def number_table(first: str, *others: str) -> Table:
+    """An empty table, numbers to the right."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column(first)
     for name in others:
@@ -155,5 +157,6 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _format(value: Any) -> str:
+def format_number(value: Any) -> str:
+    """Six digits, or a dash for what is not finite."""
     return f"{float(value):.6g}" if jnp.isfinite(value) else "–"

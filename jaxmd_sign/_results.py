@@ -20,9 +20,18 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "Newton's method on the convex dual did not converge. X may be close to rank-deficient: "
         "remove rows that nearly repeat others, or use float64."
     )
+    not_converged = (
+        "The run took all its steps and has not converged: its residual is not small, or only just "
+        "passed 0. Where it oscillates, at the scale of the learning rate, take a smaller or "
+        "decaying learning rate or a larger epsilon; else more steps."
+    )
+    diverged = (
+        "The run diverged: its loss became infinite or a million times that of the start, after "
+        "`diverged_at` steps. Take a smaller learning rate."
+    )
     flat_objective = (
-        "The objective does not depend on epsilon beyond rounding, so that none is best: a block of "
-        "one column, or of equal entries, has no KKT error at any epsilon. Use another objective."
+        "The objective does not depend on epsilon beyond rounding, so that none is best. (A block "
+        "of one column, or of equal entries, has no KKT error at any.) Use another objective."
     )
     at_lower_bound = (
         "The objective is least at the lower bound of epsilon: there is no minimum inside. Use a "

@@ -30,6 +30,11 @@ class AbstractSmoothing(eqx.Module):
     def secant(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ(z)/z for z ≥ 0."""
 
+    def velocity(self, g: Float[Array, "..."], epsilon: Float[Array, "..."]) -> Float[Array, "..."]:
+        """φ(g/ε), for g of either sign; its derivatives at g = 0 are finite."""
+        z = g / epsilon
+        return z * self.secant(jnp.abs(z))
+
     def encode(
         self, omega: Float[Array, "..."], kappa: Float[Array, "..."], depth: int
     ) -> Float[Array, "..."]:
@@ -58,6 +63,9 @@ class Abs(AbstractSmoothing):
 
     def secant(self, z):
         return 1 / (1 + z)
+
+    def velocity(self, g, epsilon):
+        return g / (jnp.abs(g) + epsilon)  # one division, as in Adam
 
     def encode(self, omega, kappa, depth):
         return shifted_power(omega, kappa, depth)

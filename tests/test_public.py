@@ -26,7 +26,9 @@ from jaxmd_sign import (
 ROOT = Path(jaxmd_sign.__file__).parents[1]
 NAMES = jaxmd_sign.__all__
 # What a solve returns is explained field by field; everything that is called has an example.
-RETURNED = {"Assumptions", "KKT", "Limit", "RESULTS", "Trajectory", "Tuning"}
+RETURNED = {
+    "Assumptions", "History", "KKT", "Limit", "RESULTS", "Training", "Trajectory", "Tuning"
+}  # fmt: skip
 
 
 def run(code):
@@ -168,7 +170,7 @@ def test_results_name_a_remedy():
     results = jaxmd_sign.RESULTS
     own = set(results._name_to_item) - set(diffrax.RESULTS._name_to_item)
     assert {"bad_input", "not_finite", "dual_not_converged"} <= own
-    remedies = ("Check ", "Scale ", "Use ", "use ", "remove ", "increasing `max_steps`")
+    remedies = ("Check ", "Scale ", "Take ", "Use ", "take ", "use ", "remove ", "increasing `max_")
     for name in sorted(own | {"max_steps_reached"}):
         sentence = results[getattr(results, name)]
         assert sentence.endswith("."), name

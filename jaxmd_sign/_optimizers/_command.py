@@ -1,0 +1,145 @@
+"""`jaxmd-sign train`: one run against the flow, or the study."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from rich.console import Console
+
+from .._figures import save
+from .._kkt import kkt, safe_norm
+from .._limit import solve_limit
+from .._problem import Problem
+from .._report import format_number, number_table, sentence, to_json
+from .._rules import GradientDescent, SmoothedSign
+from ._names import make_optimizer
+from ._plot import draw_study
+from ._study import study_numbers
+from ._train import train
+from ._words import study_report
+
+_TINY = 1e-8  # the ε that stands for none: sign descent
+_MOST_ROWS = 12
+
+
+def train_report(
+    problem: Problem,
+    optimizer: str,
+    learning_rate: float,
+    alpha: float,
+    num_steps: int,
+    *,
+    record_every: int | None,
+    depth: int,
+    tol: float | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """One run, and the limit of the flow that it follows: of its own ε, or of sign or GD."""
+    made = make_optimizer(optimizer, learning_rate, **options)
+    rule, name = _flow_of(optimizer, options)
+    settings = {"record_every": record_every, "depth": depth, "tol": tol}
+    run = jax.jit(lambda: train(problem, made, alpha, num_steps, **settings))()
+    limit = solve_limit(problem, rule, alpha, depth=depth)
+    # The end of GD is measured by the divergence of GD.
+    places = (lambda at: (at.beta, at.residual)), limit, (run.beta, run.limit.residual)
+    end = eqx.tree_at(*places) if isinstance(rule, GradientDescent) else run.limit
+    result = sentence(run.result)
+    return {
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "options": {key: value for key, value in options.items() if value is not None},
+        "alpha": alpha,
+        "depth": depth,
+        "num_examples": problem.num_examples,
+        "num_features": problem.num_features,
+        "result": result,
+        "num_steps": run.num_steps,
+        "diverged_at": run.diverged_at,
+        "loss": run.loss,
+        "beta": run.beta,
+        "u": run.u,
+        "v": run.v,
+        "kkt": vars(kkt(problem, end)),
+        "history": {"steps": run.history.steps, "loss": run.history.loss, "beta": run.history.beta},
+        "flow": {
+            "name": name,
+            "result": sentence(limit.result),
+            "beta": limit.beta,
+            "kkt": vars(kkt(problem, limit)),
+        },
+        "distance_to_flow": safe_norm(run.beta - limit.beta),
+    }
+
+
+def _flow_of(optimizer: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The flow that small steps of an optimiser without memory follow."""
+    if optimizer == "sgd":
+        return GradientDescent(), "gradient flow"
+    epsilon, smoothing = options.get("epsilon"), options.get("smoothing") or "abs"
+    if epsilon is None:
+        epsilon = _TINY
+    elif optimizer == "rmsprop" and options.get("eps_in_sqrt") is not False:
+        epsilon, smoothing = epsilon**0.5, "sqrt"  # g/√(g² + ε)
+    kind = "" if smoothing == "abs" else f"{smoothing} "
+    return SmoothedSign(epsilon, smoothing), f"{kind}smoothed sign descent, ε = {epsilon:g}"
+
+
+def failures(report: dict[str, Any]) -> list[str]:
+    """What failed, with the remedy: one sentence each."""
+    case = f"{report['optimizer']} at learning_rate = {report['learning_rate']:g}"
+    if report["diverged_at"] >= 0:
+        case += f", step {int(report['diverged_at'])}"
+    flow = report["flow"]
+    outcomes = {case: report["result"], f"limit of {flow['name']}": flow["result"]}
+    return [f"{what}: {said}" for what, said in outcomes.items() if said != "successful"]
+
+
+def print_training(report: dict[str, Any], title: str, console: Console) -> None:
+    """The report as tables that fit 80 columns."""
+    options = ", ".join(f"{key} = {value}" for key, value in report["options"].items())
+    console.print(
+        f"[bold]{report['optimizer']}[/bold] on {title}, learning rate "
+        f"{report['learning_rate']:g}{', ' if options else ''}{options}, α = {report['alpha']:g}",
+        highlight=False,
+    )
+    console.print(f"against the limit of {report['flow']['name']}", highlight=False)
+    run, flow = report["kkt"], report["flow"]["kkt"]
+    table = number_table("quantity", "run", "flow")
+    table.add_row("KKT error ‖e‖", *(format_number(one["error"]) for one in (run, flow)))
+    table.add_row("‖Xβ − y‖", *(format_number(one["feasibility"]) for one in (run, flow)))
+    table.add_row("distance ‖β − β_flow‖", format_number(report["distance_to_flow"]), "")
+    table.add_row("steps", f"{int(report['num_steps'])}", "")
+    console.print(table)
+    beta, d = np.asarray(report["beta"]), report["num_features"]
+    shown = np.sort(np.argsort(-np.abs(beta), stable=True)[:_MOST_ROWS])
+    table = number_table("i", "β", "β of the flow")
+    if d > len(shown):
+        table.caption = f"The {len(shown)} largest of {d} coordinates; --json has all."
+    for i in shown:
+        table.add_row(str(i), format_number(beta[i]), format_number(report["flow"]["beta"][i]))
+    console.print(table)
+
+
+def study(out: str) -> list[Path]:
+    """Write the study to a folder: figure, words and numbers; the paths."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = tempfile.TemporaryDirectory(dir=folder, prefix=".draft-")
+    except OSError as error:
+        raise ValueError(
+            f"out: cannot write to the folder {folder} ({error.strerror}). Choose another."
+        ) from None
+    with draft as name:
+        numbers = study_numbers()
+        save(draw_study(numbers), Path(name) / "study")
+        (Path(name) / "study.md").write_text(study_report(numbers), "utf-8")
+        (Path(name) / "summary.json").write_text(to_json(numbers, indent=1) + "\n", "utf-8")
+        written = sorted(Path(name).iterdir())
+        for path in written:
+            os.replace(path, folder / path.name)
+    return [folder / path.name for path in written]
