@@ -53,10 +53,12 @@ notebooks: format  ## run every notebook and keep its outputs
 benchmark: $(BENCH)  ## sweeps and training against compiled code, into benchmarks/results; 17 minutes
 	$(BIN)/python benchmarks/sweeps.py
 	$(BIN)/python benchmarks/optimizers.py
+	$(BIN)/python benchmarks/tuning.py
 
 benchmark-quick: $(BENCH)  ## the same with fewer cases
 	$(BIN)/python benchmarks/sweeps.py --quick
 	$(BIN)/python benchmarks/optimizers.py --quick
+	$(BIN)/python benchmarks/tuning.py --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again
 	$(BIN)/python -m pip install --quiet uv
