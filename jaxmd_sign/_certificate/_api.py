@@ -150,6 +150,7 @@ def _scalar(name: str, value: Numbers) -> float:
 
 def _assumptions(found: Assumptions, problem: Problem) -> list[Row]:
     shared = "" if problem.is_block_diagonal else "rows share columns"
+    shared = shared or ("" if np.any(problem.y != 0) else "every label is 0")
     speaks = "" if problem.is_block_diagonal else f"needs {MISSING['3.2']}"
     margins = f"ε: {float(found.epsilon_margin):.3g}, α: {float(found.alpha_margin):.3g}"
     names = (
