@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._adam import AdamFlow as AdamFlow
     from ._assumptions import Assumptions as Assumptions, check_assumptions as check_assumptions
+    from ._certificate._api import Certificate as Certificate, certify as certify
     from ._data import (
         load_problem as load_problem,
         random_block_problem as random_block_problem,
@@ -40,6 +41,8 @@ _HOME = {
     "AdamFlow": "_adam",
     "Assumptions": "_assumptions",
     "check_assumptions": "_assumptions",
+    "Certificate": "_certificate._api",
+    "certify": "_certificate._api",
     "load_problem": "_data",
     "random_block_problem": "_data",
     "random_sparse_problem": "_data",
@@ -71,6 +74,7 @@ __all__ = [
     "RESULTS",
     "AdamFlow",
     "Assumptions",
+    "Certificate",
     "GradientDescent",
     "History",
     "Limit",
@@ -82,6 +86,7 @@ __all__ = [
     "bregman",
     "bregman_gap",
     "bregman_minimizer",
+    "certify",
     "check_assumptions",
     "kkt",
     "load_problem",

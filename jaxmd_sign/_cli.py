@@ -314,12 +314,65 @@ class Train:
         return 0
 
 
+@dataclass
+class Certify:
+    """`jaxmd-sign certify`."""
+
+    data: Annotated[str | None, arg(help=_DATA, metavar="F")] = None
+    epsilon: Annotated[
+        float | None, arg(help="Stability constant ε > 0, that of an .npz if None.", metavar="E")
+    ] = None
+    alpha: Annotated[
+        float | None, arg(help="Initial weights α > 0, those of an .npz if None.", metavar="A")
+    ] = None
+    label: Annotated[
+        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
+    ] = None
+    random: Annotated[
+        int | None, arg(help="Random instances instead of data, this many.", metavar="N")
+    ] = None
+    seed: Annotated[int | None, arg(help="Of the random instances, 0 if None.", metavar="S")] = None
+    outside: Annotated[bool, arg(help="Draw them outside Assumption 3.3.")] = False
+    out: Annotated[
+        str | None,
+        arg(help="Save the random instance with the smallest margin, for --data.", metavar="O.npz"),
+    ] = None
+    claim: Annotated[
+        str | None, arg(help="The claim whose worst instance is saved.", metavar="NAME")
+    ] = None
+    html: Annotated[str | None, arg(help="Also write a report with plots.", metavar="R.html")] = (
+        None
+    )
+    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+
+    def run(self) -> int:
+        """Judge every claim and print; 0 whether or not claims hold."""
+        from rich.console import Console
+
+        from ._certificate._command import certify_command, complaint
+        from ._certificate._report import print_certificate
+        from ._report import to_json
+
+        words = {name: value for name, value in vars(self).items() if name != "json"}
+        certificate, title = certify_command(**words)
+        if self.json:
+            print(to_json({"data": self.data} | certificate.to_dict()))
+        else:
+            print_certificate(certificate, title, Console())
+        failed = complaint(certificate)
+        return _complain(f"{title}: {failed}", 1) if failed else 0
+
+
 _REPRODUCE = "The figures of the source as PNG and PDF, and summary.json with all their numbers."
 _LIMIT = "The limit of smoothed sign descent, with its KKT error, minimiser gap and stage times."
 _SWEEP = "Limits over a grid of ε and α, into a store that survives whatever stops it."
 _TUNE = "The ε whose limit has the least KKT error, or is nearest to the exact minimiser."
 _TRAIN = "A run of an optimiser of optax against the flow, or a study of many."
 _STATUS = "What of a sweep is done, failed and to do."
+_CERTIFY = (
+    "Every claim of the source with its margin, on one case or on random instances. A false claim "
+    "is shown, and the exit status is 0: outside the assumptions this is a microscope, not a judge."
+)
 
 Command = Annotated[
     Annotated[Reproduce, subcommand("reproduce", description=_REPRODUCE)]
@@ -327,7 +380,8 @@ Command = Annotated[
     | Annotated[Sweep, subcommand("sweep", description=_SWEEP)]
     | Annotated[Tune, subcommand("tune", description=_TUNE)]
     | Annotated[Train, subcommand("train", description=_TRAIN)]
-    | Annotated[Status, subcommand("status", description=_STATUS)],
+    | Annotated[Status, subcommand("status", description=_STATUS)]
+    | Annotated[Certify, subcommand("certify", description=_CERTIFY)],
     arg(help="Add --help for what they take", name=""),
 ]
 

@@ -227,6 +227,17 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return X.astype(np.float64), y.astype(np.float64)
 
 
+def stored_number(path: str | Path, name: str) -> float:
+    """A number that an `.npz` file holds beside X and y, e.g. its ε."""
+    remedy = f"Give --{name}, or an .npz file that holds it."
+    if Path(path).suffix.lower() != ".npz":
+        raise ValueError(f"{name} is missing. {remedy}")
+    with np.load(path, allow_pickle=False) as archive:
+        if name not in archive or archive[name].size != 1 or archive[name].dtype.kind not in "fiu":
+            raise ValueError(f"{path}: holds no number {name}. {remedy}")
+        return float(archive[name].reshape(()))
+
+
 def _positive(name: str, value: int) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive whole number, but is {value!r}.")

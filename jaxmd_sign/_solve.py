@@ -46,7 +46,7 @@ def integrate(
     rtol: float,
     max_steps: int,
     *,
-    atol: float | None = None,
+    atol: float | Array | None = None,
     saveat: diffrax.SaveAt | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     event: diffrax.Event | None = None,
@@ -62,7 +62,7 @@ def integrate(
         None,
         y0,
         system,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=optx.max_norm),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=_largest),
         saveat=diffrax.SaveAt(t1=True) if saveat is None else saveat,
         adjoint=diffrax.ForwardMode() if adjoint is None else adjoint,
         event=event,
@@ -78,6 +78,15 @@ def integrate(
 
 def _field(t, y, system):
     return system.field(t, y)
+
+
+def _largest(error: PyTree) -> Float[Array, ""]:
+    """The max-norm, ∞ for what is not a number: a step that overflows is shortened like any other.
+
+    Of a NaN, Diffrax makes the next step, and never gets away from it.
+    """
+    size = optx.max_norm(error)
+    return jnp.where(jnp.isnan(size), jnp.inf, size)
 
 
 class SavesAt(diffrax.AbstractAdjoint):

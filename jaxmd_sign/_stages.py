@@ -145,13 +145,13 @@ def _crossing(
     from_end = system.unimodal & (index >= gates.shape[1])
     active = bracket.closed & jnp.where(from_end, height < 0, height > 0) & jnp.isfinite(height)
     clock = _GateClock(system, index, jnp.where(active, height, 0), active)
-    return _runge_kutta(clock.field, start)
+    return runge_kutta(clock.field, start, _CROSSING_STEPS)
 
 
-def _runge_kutta(
-    field: Callable[[PyTree], PyTree], start: PyTree[Float[Array, "..."]]
+def runge_kutta(
+    field: Callable[[PyTree], PyTree], start: PyTree[Float[Array, "..."]], num_steps: int
 ) -> PyTree[Float[Array, "..."]]:
-    """y(1) of dy/ds = field(y), in `_CROSSING_STEPS` equal steps of `Dopri8`.
+    """y(1) of dy/ds = field(y), in so many equal steps of `Dopri8`.
 
     A Diffrax solve of steps this few compiles for longer, and checks them in a host callback.
     """
@@ -163,7 +163,7 @@ def _runge_kutta(
 
     def step(y, _):
         def move(weights, slopes):
-            weights = jnp.asarray(weights / _CROSSING_STEPS)
+            weights = jnp.asarray(weights / num_steps)
             return jax.tree.map(
                 lambda leaf, k: leaf + jnp.tensordot(weights.astype(leaf.dtype), k, 1), y, slopes
             )
@@ -177,7 +177,7 @@ def _runge_kutta(
         slopes, _ = lax.scan(stage, slopes, (np.arange(stages), lower))
         return move(tableau.b_sol, slopes), None
 
-    return lax.scan(step, start, length=_CROSSING_STEPS)[0]
+    return lax.scan(step, start, length=num_steps)[0]
 
 
 class _GateClock(eqx.Module):

@@ -1,0 +1,1 @@
+"""The certificate: every claim of the source on a case, with its margin."""
