@@ -314,11 +314,52 @@ class Train:
         return 0
 
 
+@dataclass
+class Explain:
+    """`jaxmd-sign explain`."""
+
+    data: Annotated[str, arg(help=_DATA, metavar="F")]
+    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")]
+    epsilon: Annotated[
+        float | None, arg(help="Stability constant ε > 0 of smoothed sign descent.", metavar="E")
+    ] = None
+    gradient_descent: Annotated[bool, arg(help="The limit of gradient descent instead.")] = False
+    plot: Annotated[
+        str | None, arg(help="Figure of the distances over p, .png, .pdf or .svg.", metavar="P.png")
+    ] = None
+    label: Annotated[
+        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
+    ] = None
+    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+
+    def run(self) -> int:
+        """Solve, compare and print; the exit status."""
+        from rich.console import Console
+
+        from ._data import load_problem
+        from ._explain._command import explain_command, print_explanation
+        from ._report import to_json
+
+        numbers, found = explain_command(
+            load_problem(self.data, self.label),
+            self.epsilon,
+            self.alpha,
+            gradient_descent=self.gradient_descent,
+            figure=self.plot,
+        )
+        if self.json:
+            print(to_json({"data": self.data} | numbers))
+        elif found:
+            print_explanation(numbers, self.data, Console())
+        return 0 if found else _complain(f"{self.data}: {numbers['result']}", 1)
+
+
 _REPRODUCE = "The figures of the source as PNG and PDF, and summary.json with all their numbers."
 _LIMIT = "The limit of smoothed sign descent, with its KKT error, minimiser gap and stage times."
 _SWEEP = "Limits over a grid of ε and α, into a store that survives whatever stops it."
 _TUNE = "The ε whose limit has the least KKT error, or is nearest to the exact minimiser."
 _TRAIN = "A run of an optimiser of optax against the flow, or a study of many."
+_EXPLAIN = "Which potential a limit minimises: ℓ₁, ℓ_{3/2}, ℓ₂, ℓ_p or hyperbolic entropy."
 _STATUS = "What of a sweep is done, failed and to do."
 
 Command = Annotated[
@@ -327,6 +368,7 @@ Command = Annotated[
     | Annotated[Sweep, subcommand("sweep", description=_SWEEP)]
     | Annotated[Tune, subcommand("tune", description=_TUNE)]
     | Annotated[Train, subcommand("train", description=_TRAIN)]
+    | Annotated[Explain, subcommand("explain", description=_EXPLAIN)]
     | Annotated[Status, subcommand("status", description=_STATUS)],
     arg(help="Add --help for what they take", name=""),
 ]
