@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         random_block_problem as random_block_problem,
         random_sparse_problem as random_sparse_problem,
     )
+    from ._explain._api import Explanation as Explanation, explain as explain
     from ._flow import Trajectory as Trajectory, solve_trajectory as solve_trajectory
     from ._kkt import (
         KKT as KKT,
@@ -46,6 +47,8 @@ _HOME = {
     "load_problem": "_data",
     "random_block_problem": "_data",
     "random_sparse_problem": "_data",
+    "Explanation": "_explain._api",
+    "explain": "_explain._api",
     "Trajectory": "_flow",
     "solve_trajectory": "_flow",
     "KKT": "_kkt",
@@ -75,6 +78,7 @@ __all__ = [
     "AdamFlow",
     "Assumptions",
     "Certificate",
+    "Explanation",
     "GradientDescent",
     "History",
     "Limit",
@@ -88,6 +92,7 @@ __all__ = [
     "bregman_minimizer",
     "certify",
     "check_assumptions",
+    "explain",
     "kkt",
     "load_problem",
     "random_block_problem",

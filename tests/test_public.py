@@ -27,8 +27,8 @@ ROOT = Path(jaxmd_sign.__file__).parents[1]
 NAMES = jaxmd_sign.__all__
 # What a solve returns is explained field by field; everything that is called has an example.
 RETURNED = {
-    "Assumptions", "Certificate", "History", "KKT", "Limit", "RESULTS", "Training", "Trajectory",
-    "Tuning",
+    "Assumptions", "Certificate", "Explanation", "History", "KKT", "Limit", "RESULTS", "Training",
+    "Trajectory", "Tuning",
 }  # fmt: skip
 
 

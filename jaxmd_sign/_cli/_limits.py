@@ -1,0 +1,106 @@
+"""Commands about limits: figures of the source, one limit, and what explains it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from ._words import DATA, complain
+
+
+@dataclass
+class Reproduce:
+    """`jaxmd-sign reproduce`."""
+
+    out: Annotated[str, arg(help="Folder to write to; made if it does not exist.", metavar="DIR")]
+    beyond: Annotated[
+        bool, arg(help="Also compare depths 2, 3, 4 and all smoothings: beyond.png and beyond.md.")
+    ] = False
+
+    def run(self) -> int:
+        """Draw the figures; the exit status."""
+        from .._reproduce import SolveError, reproduce
+
+        try:
+            for path in reproduce(self.out, beyond=self.beyond):
+                print(path)
+                if path.suffix == ".md":
+                    print(f"\n{path.read_text('utf-8')}")
+        except SolveError as error:
+            return complain(str(error), 1)
+        return 0
+
+
+@dataclass
+class Limit:
+    """`jaxmd-sign limit`."""
+
+    data: Annotated[str, arg(help=DATA, metavar="F")]
+    epsilon: Annotated[float, arg(help="Stability constant ε > 0.", metavar="E")]
+    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")]
+    label: Annotated[
+        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
+    ] = None
+    reference: Annotated[
+        Literal["start", "warmup"], arg(help="Where D is measured from: 0⁺ or T₁.")
+    ] = "start"
+    max_steps: Annotated[
+        int | None, arg(help="Most solver steps, the solver's own if None.", metavar="N")
+    ] = None
+    json: Annotated[bool, arg(help="Print one JSON object instead of tables.")] = False
+
+    def run(self) -> int:
+        """Solve and print; the exit status."""
+        from rich.console import Console
+
+        from .._data import load_problem
+        from .._report import failures, limit_report, print_report, to_json
+
+        problem = load_problem(self.data, self.label)
+        report = limit_report(problem, self.epsilon, self.alpha, self.reference, self.max_steps)
+        if self.json:
+            print(to_json({"data": self.data} | report))
+        else:
+            print_report(report, self.data, Console())
+        failed = [f"{self.data}: {failure}" for failure in failures(report)]
+        return complain("; ".join(failed), 1) if failed else 0
+
+
+@dataclass
+class Explain:
+    """`jaxmd-sign explain`."""
+
+    data: Annotated[str, arg(help=DATA, metavar="F")]
+    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")]
+    epsilon: Annotated[
+        float | None, arg(help="Stability constant ε > 0 of smoothed sign descent.", metavar="E")
+    ] = None
+    gradient_descent: Annotated[bool, arg(help="The limit of gradient descent instead.")] = False
+    plot: Annotated[
+        str | None, arg(help="Figure of the distances over p, .png, .pdf or .svg.", metavar="P.png")
+    ] = None
+    label: Annotated[
+        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
+    ] = None
+    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+
+    def run(self) -> int:
+        """Solve, compare and print; the exit status."""
+        from rich.console import Console
+
+        from .._data import load_problem
+        from .._explain._command import explain_command, print_explanation
+        from .._report import to_json
+
+        numbers, found = explain_command(
+            load_problem(self.data, self.label),
+            self.epsilon,
+            self.alpha,
+            gradient_descent=self.gradient_descent,
+            figure=self.plot,
+        )
+        if self.json:
+            print(to_json({"data": self.data} | numbers))
+        elif found:
+            print_explanation(numbers, self.data, Console())
+        return 0 if found else complain(f"{self.data}: {numbers['result']}", 1)

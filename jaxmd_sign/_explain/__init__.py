@@ -1,0 +1,1 @@
+"""Explain: which potential an interpolating β minimises, or nearly."""

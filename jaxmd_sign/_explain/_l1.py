@@ -1,0 +1,31 @@
+"""ℓ₁, which has no mirror map: minimiser by a linear program, KKT error by bounded squares."""
+
+import numpy as np
+from scipy.optimize import linprog, lsq_linear
+
+_ZERO = 1e-10  # of the largest entry: below, an entry counts as 0
+
+
+def l1_minimizer(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
+    """argmin ‖β‖₁ s.t. Xβ = y, a vertex of them if there are several, and a note."""
+    d = X.shape[1]
+    found = linprog(np.ones(2 * d), A_eq=np.hstack([X, -X]), b_eq=y, method="highs")
+    if not found.success:
+        return np.full(d, np.nan), f"the linear program failed: {found.message}"
+    # Along columns of no reduced cost one can move, unless they are independent.
+    free = np.abs(found.lower.marginals) <= 1e-9
+    columns = np.hstack([X, -X])[:, free]
+    several = np.linalg.matrix_rank(columns) < columns.shape[1]
+    return found.x[:d] - found.x[d:], "one of several minimisers" if several else ""
+
+
+def l1_stationarity(X: np.ndarray, beta: np.ndarray) -> float:
+    """The least ‖g − Xᵀν‖ / ‖g‖ over ν and subgradients g of ‖·‖₁ at β."""
+    size = np.abs(beta)
+    free = size <= _ZERO * np.max(size)
+    Q, _ = np.linalg.qr(X.T)
+    outside = np.eye(len(beta)) - Q @ Q.T
+    g = np.where(free, 0, np.sign(beta))
+    if np.any(free):
+        g[free] = lsq_linear(outside[:, free], -outside @ g, bounds=(-1, 1)).x
+    return float(np.linalg.norm(outside @ g) / np.linalg.norm(g))

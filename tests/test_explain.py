@@ -1,0 +1,156 @@
+"""Explained β: the true potential is found, minimisers are SciPy's, bad input is refused."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import jaxmd_sign as jms
+from jaxmd_sign._cli import main
+from jaxmd_sign._explain._potentials import FromFunction, PowerNorm
+from jaxmd_sign._mirror import inverse_mirror_map, mirror_map
+
+DATA = Path(__file__).parent / "data" / "diabetes30_quadratic.csv"
+REAL = jms.load_problem(str(DATA))
+SPARSE = jms.random_sparse_problem(jax.random.key(0), 12, 30, 3)
+
+
+def named(explanation):
+    return {row.potential: row for row in explanation.rows}
+
+
+@pytest.fixture(scope="module")
+def descent():
+    """Gradient descent on real data, explained with its own α."""
+    limit = jms.solve_limit(REAL, jms.GradientDescent(), 0.05)
+    return jms.explain(REAL, limit.beta, alpha=0.05)
+
+
+def test_gradient_descent_is_explained_by_hyperbolic_entropy(descent):
+    best, second, third = descent.rows[:3]
+    assert {best.potential, second.potential} == {
+        "hyperbolic_entropy", "hyperbolic_entropy_fitted"
+    }  # fmt: skip
+    for row in (best, second):
+        assert row.kkt_error <= 1e-8 and row.distance <= 1e-8
+        assert row.parameter == pytest.approx(0.05, rel=0.01)
+    assert third.distance > 1e-3
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.3])
+def test_alpha_is_recovered(alpha):
+    limit = jms.solve_limit(SPARSE, jms.GradientDescent(), alpha)
+    best = jms.explain(SPARSE, limit.beta).rows[0]
+    assert best.potential == "hyperbolic_entropy_fitted" and best.kkt_error <= 1e-8
+    assert best.parameter == pytest.approx(alpha, rel=0.01)
+
+
+@pytest.mark.parametrize("p", [1.2, 1.5, 2.6])
+def test_a_minimiser_of_lp_is_found_again(p):
+    def norm(beta):
+        return np.sum(np.abs(beta) ** p) / p, np.sign(beta) * np.abs(beta) ** (p - 1)
+
+    # By SciPy: over the null space, from the least squares solution.
+    X, y = np.asarray(SPARSE.X), np.asarray(SPARSE.y)
+    _, _, V = np.linalg.svd(X)
+    null, start = V[len(y) :].T, np.linalg.pinv(X) @ y
+
+    def inside(z):
+        value, slope = norm(start + null @ z)
+        return value, null.T @ slope
+
+    options = {"maxiter": 10_000, "gtol": 1e-10, "ftol": 1e-16}
+    found = minimize(inside, np.zeros(null.shape[1]), jac=True, method="L-BFGS-B", options=options)
+    beta = start + null @ found.x
+    row = named(jms.explain(SPARSE, beta))["lp_fitted"]
+    assert row.parameter == pytest.approx(p, rel=1e-3)
+    assert row.distance < 1e-4 and row.kkt_error < 1e-3
+
+
+def test_least_l1_is_a_linear_program(descent):
+    row = named(descent)["l1"]
+    assert np.allclose(np.asarray(REAL.X) @ row.minimizer, REAL.y, atol=1e-8)
+    others = [other.minimizer for other in descent.rows]
+    assert all(np.abs(row.minimizer).sum() <= np.abs(other).sum() + 1e-8 for other in others)
+    again = named(jms.explain(REAL, row.minimizer))["l1"]
+    assert again.distance < 1e-8 and again.kkt_error < 1e-6 and abs(again.gap) < 1e-8
+
+
+def test_sparse_truth_is_the_l1_minimiser_and_unique():
+    row = named(jms.explain(SPARSE, jnp.linalg.pinv(SPARSE.X) @ SPARSE.y))["l1"]
+    assert np.sum(np.abs(row.minimizer) > 1e-9) == 3 and row.note == ""
+
+
+def test_several_l1_minimisers_are_said_to_be():
+    problem = jms.Problem([[1.0, 1.0]], [1.0])
+    row = named(jms.explain(problem, [0.5, 0.5]))["l1"]
+    assert row.note == "one of several minimisers" and row.kkt_error < 1e-12
+
+
+def test_gap_is_the_difference_of_the_potential(descent):
+    limit = jms.solve_limit(REAL, jms.GradientDescent(), 0.05)
+    for name, p in (("l3/2", 1.5), ("l2", 2.0)):
+        row, potential = named(descent)[name], PowerNorm(jnp.asarray(p))
+        gap = potential(limit.beta) - potential(jnp.asarray(row.minimizer))
+        assert row.gap == pytest.approx(float(gap), rel=1e-9) and row.gap > 0
+
+
+def test_a_potential_of_the_user():
+    def quadratic(b):
+        return b**2 / 2 + b**4
+
+    potential, beta = FromFunction(quadratic), jnp.array([0.3, -2.0, 0.0, 1e-7])
+    np.testing.assert_allclose(mirror_map(potential, beta), beta + 4 * beta**3, rtol=1e-14)
+    back = inverse_mirror_map(potential, mirror_map(potential, beta))
+    np.testing.assert_allclose(back, beta, rtol=1e-12)
+    found = named(
+        jms.explain(SPARSE, jnp.linalg.pinv(SPARSE.X) @ SPARSE.y, potentials={"mine": quadratic})
+    )
+    assert found["mine"].gap > 0 and found["l2"].distance < 1e-12
+    again = named(jms.explain(SPARSE, found["mine"].minimizer, potentials={"mine": quadratic}))
+    assert again["mine"].distance < 1e-10 and again["mine"].kkt_error < 1e-10
+
+
+def test_float32():
+    X, y = np.asarray(SPARSE.X, np.float32), np.asarray(SPARSE.y, np.float32)
+    problem = jms.Problem(X, y)
+    limit = jms.solve_limit(problem, jms.GradientDescent(), 0.1)
+    best = jms.explain(problem, limit.beta, alpha=0.1).rows[0]
+    assert "hyperbolic" in best.potential and best.distance < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("beta", "words"),
+    [
+        ([1.0, 2.0], "beta must have 30 entries"),
+        (np.zeros(30), "beta must interpolate"),
+        (np.full(30, np.nan), "beta must be finite"),
+    ],
+)
+def test_bad_input(beta, words):
+    with pytest.raises(ValueError, match=words):
+        jms.explain(SPARSE, beta)
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    case = ["explain", "--data", "blocks:3x2:7", "--alpha", "0.05"]
+    assert main([*case, "--gradient-descent", "--json", "--plot", "ex.png"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["rows"][0]["potential"].startswith("hyperbolic_entropy")
+    assert (tmp_path / "ex.png").read_bytes()[:4] == b"\x89PNG"
+    assert main([*case, "--epsilon", "0.5"]) == 0
+    assert "KKT error" in capsys.readouterr().out
+    for wrong, words in (
+        ([], "give either"),
+        (["--epsilon", "0.1", "--gradient-descent"], "give either"),
+        (["--epsilon", "-1"], "epsilon must be positive"),
+        (["--gradient-descent", "--plot", "ex.txt"], "plot must end in"),
+    ):
+        assert main([*case, *wrong]) == 2
+        assert words in capsys.readouterr().err
