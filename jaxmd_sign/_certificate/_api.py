@@ -11,7 +11,7 @@ from .._assumptions import Assumptions, check_assumptions
 from .._checks import Numbers, as_positive, is_traced, usable_rtol
 from .._problem import Problem
 from ._block_case import certify_blocks
-from ._claims import MISSING
+from ._claims import ASSUMPTIONS, MISSING
 from ._general import certify_general
 from ._random_cases import certify_instances, draw_blocks
 from ._verdicts import Row
@@ -150,17 +150,19 @@ def _scalar(name: str, value: Numbers) -> float:
 
 def _assumptions(found: Assumptions, problem: Problem) -> list[Row]:
     shared = "" if problem.is_block_diagonal else "rows share columns"
+    shared = shared or ("" if np.any(problem.y != 0) else "every label is 0")
     speaks = "" if problem.is_block_diagonal else f"needs {MISSING['3.2']}"
     margins = f"ε: {float(found.epsilon_margin):.3g}, α: {float(found.alpha_margin):.3g}"
-    words = (
-        ("3.2", "structure", "disjoint rows, labels ≠ 0", shared),
-        ("3.3", "smallness", "ε ≤ ½ min a_i Y α, α² ≤ Y/(18‖x‖₁)", speaks or margins),
-        ("3.8", "pairs", "two columns in every block", speaks),
+    names = (
+        ("3.2", "structure", shared),
+        ("3.3", "smallness", speaks or margins),
+        ("3.8", "pairs", speaks),
     )
     rows = []
-    for number, name, statement, detail in words:
+    for number, name, detail in names:
         holds, margin = bool(getattr(found, name)), float(getattr(found, f"{name}_margin"))
         known = not np.isnan(margin)
         state = holds if known else None
-        rows.append(Row(MISSING[number], statement, state, margin, detail, int(known), 0))
+        words = MISSING[number], ASSUMPTIONS[number]
+        rows.append(Row(*words, state, margin, detail, int(known), 0))
     return rows

@@ -28,12 +28,11 @@ def certify_blocks(
     blocks = _as_blocks(problem, epsilon, alpha)
     effort = Effort(rtol=max(rtol / 10, 10 * float(np.finfo(float).eps)))
     others = _interval(blocks) * np.logspace(-3, 0, _NUM_OTHERS)
-    with ThreadPoolExecutor() as pool:  # most of the time goes into compiling the three
-        least = pool.submit(_least, problem, alpha)
-        over = pool.submit(errors_and_slopes, blocks, others, effort)
-        measured = measure(blocks, effort)
-    least, (errors, slopes) = least.result(), over.result()
-    measured = _with_interval(measured, slopes)
+    with ThreadPoolExecutor(1) as pool:  # most of the time goes into compiling both
+        searched = pool.submit(_least, problem, alpha)
+        errors, slopes = errors_and_slopes(blocks, others, effort)
+        measured = _with_interval(measure(blocks, effort), slopes)
+    least = searched.result()
     rows = []
     for verdict in verdicts(blocks, measured, 10 * rtol):
         row = as_row(verdict, 10 * rtol, "")
@@ -49,7 +48,7 @@ def certify_blocks(
     evidence = {"others": others, "errors": errors[0], "case": _first(blocks, effort)}
     evidence["unit"] = blocks.gradient_unit[0]
     codes = measured.codes.max(axis=1)
-    return rows, evidence, [f"block {i}: {reason(codes[i])}" for i in np.flatnonzero(codes)]
+    return rows, evidence, [f"block {i}: {reason(int(codes[i]))}" for i in np.flatnonzero(codes)]
 
 
 def _as_blocks(problem: Problem, epsilon: float, alpha: float) -> Blocks:

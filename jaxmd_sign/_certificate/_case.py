@@ -27,6 +27,15 @@ class Weights(NamedTuple):
     omega: Float[Array, " k"]
 
 
+class Sloped(NamedTuple):
+    """A limit with its KKT error ‖e‖ and d‖e‖/d log ε, T_ref = 0⁺."""
+
+    limit: Weights
+    error: Float[Array, ""]
+    slope: Float[Array, ""]
+    result: RESULTS
+
+
 class Solved(eqx.Module):
     """One block under one rule: its path and its limit."""
 
@@ -63,14 +72,28 @@ class Case(eqx.Module):
     moving: Bool[Array, ""]
 
 
-def solve_case(
+def solve_slope(
     x: Float[Array, " k"],
     y: Float[Array, ""],
     epsilon: Float[Array, ""],
     alpha: Float[Array, ""],
     effort: Effort,
+) -> Sloped:
+    """The limit of one block and how its KKT error changes with ε; x may be padded with zeros."""
+    block = as_block(x, y, alpha, SmoothedSign(epsilon), 2)
+    limit, slope, result = _limit_and_slope(block, effort)
+    return Sloped(limit, *kkt_error(block, limit, slope), result)
+
+
+def solve_case(
+    x: Float[Array, " k"],
+    y: Float[Array, ""],
+    epsilon: Float[Array, ""],
+    alpha: Float[Array, ""],
+    sloped: Sloped,
+    effort: Effort,
 ) -> Case:
-    """All solves for one block; x may be padded with zeros."""
+    """All other solves for one block."""
 
     def make(rule: AbstractRule, depth: int) -> Block:
         return as_block(x, y, alpha, rule, depth)
@@ -78,30 +101,16 @@ def solve_case(
     rule = SmoothedSign(epsilon)
     block = make(rule, 2)
     path = follow(block, effort)
-    limit, slope, result = _limit_and_slope(block, effort)
-    error, error_slope = kkt_error(block, limit, slope)
     lag, lag_result = _lag(block, path, effort)
     return Case(
-        sign=_solved(block, path, limit, combine(result, lag_result)),
+        sign=_solved(block, path, sloped.limit, combine(sloped.result, lag_result)),
         deep=tuple(_solve_deep(make(rule, depth), effort) for depth in effort.depths),
         descent=_solve_descent(make(GradientDescent(), 2), effort),
         lag=lag,
-        error=error,
-        slope=error_slope,
+        error=sloped.error,
+        slope=sloped.slope,
         moving=y != 0,
     )
-
-
-def error_and_slope(
-    x: Float[Array, " k"],
-    y: Float[Array, ""],
-    epsilon: Float[Array, ""],
-    alpha: Float[Array, ""],
-    effort: Effort,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """‖e‖ and d‖e‖/d log ε of one block, in its units."""
-    block = as_block(x, y, alpha, SmoothedSign(epsilon), 2)
-    return kkt_error(block, *_limit_and_slope(block, effort)[:2])
 
 
 def _solved(block: Block, path: Path, limit: Weights, result: RESULTS) -> Solved:

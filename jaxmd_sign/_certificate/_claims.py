@@ -106,6 +106,12 @@ CLAIMS = (
 
 BLOCK_CLAIMS = tuple(claim for claim in CLAIMS if claim.measure is not None)
 
+ASSUMPTIONS = {
+    "3.2": "disjoint rows, labels ≠ 0",
+    "3.3": "ε ≤ ½ min a_i Y α, α² ≤ Y/(18‖x‖₁)",
+    "3.8": "two columns in every block",
+}
+
 SOLVES = ("sign", "deep", "descent")
 
 MISSING = {

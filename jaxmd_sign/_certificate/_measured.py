@@ -16,7 +16,7 @@ from .._mirror import mirror_map
 from .._powers import power_difference
 from .._results import combine
 from . import _bounds
-from ._case import Case, error_and_slope, solve_case
+from ._case import Case, Sloped, solve_case, solve_slope
 from ._claims import BLOCK_CLAIMS, SOLVES
 from ._formulas import SOURCE, Formulas
 from ._limit_claims import as_pair
@@ -87,10 +87,20 @@ class Measured(NamedTuple):
     bounds: Any
 
 
-@eqx.filter_jit
 def solve_blocks(x, y, epsilon, alpha, effort: Effort) -> Case:
     """All solves for blocks x (n, k) with labels, ε and α (n,)."""
-    return jax.vmap(partial(solve_case, effort=effort))(x, y, epsilon, alpha)
+    given = (x, y, epsilon, alpha)
+    return _solve_cases(*given, _solve_slopes(*given, effort), effort)
+
+
+@eqx.filter_jit
+def _solve_slopes(x, y, epsilon, alpha, effort: Effort) -> Sloped:
+    return jax.vmap(partial(solve_slope, effort=effort))(x, y, epsilon, alpha)
+
+
+@eqx.filter_jit
+def _solve_cases(x, y, epsilon, alpha, sloped: Sloped, effort: Effort) -> Case:
+    return jax.vmap(partial(solve_case, effort=effort))(x, y, epsilon, alpha, sloped)
 
 
 @eqx.filter_jit
@@ -188,16 +198,10 @@ def errors_and_slopes(
     blocks: Blocks, epsilons: np.ndarray, effort: Effort
 ) -> tuple[np.ndarray, np.ndarray]:
     """‖e‖ and d‖e‖/d log ε of all blocks for each of the same ε: (n, G)."""
-    n, found = len(blocks.y), []
-    for part in chunks(np.arange(n), CHUNKS):
-        x, y, _, alpha = blocks.at(part)
-        found.append(_errors_and_slopes(x, y, epsilons, alpha, effort))
-    errors, slopes = (np.concatenate(leaves)[:n] for leaves in zip(*found, strict=True))
-    return errors, slopes
-
-
-@eqx.filter_jit
-def _errors_and_slopes(x, y, epsilons, alpha, effort: Effort):
-    one = partial(error_and_slope, effort=effort)
-    over_epsilons = jax.vmap(one, in_axes=(None, None, 0, None))
-    return jax.vmap(over_epsilons, in_axes=(0, 0, None, 0))(x, y, epsilons, alpha)
+    n, G, found = len(blocks.y), len(epsilons), []
+    for part in chunks(np.arange(n * G), CHUNKS):
+        x, y, _, alpha = blocks.at(part // G)
+        sloped = _solve_slopes(x, y, epsilons[part % G], alpha, effort)
+        found.append((sloped.error, sloped.slope))
+    errors, slopes = (np.concatenate(leaves)[: n * G] for leaves in zip(*found, strict=True))
+    return errors.reshape(n, G), slopes.reshape(n, G)

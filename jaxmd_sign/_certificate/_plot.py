@@ -24,7 +24,7 @@ def draw_margins(rows: Sequence[Row], slack: float) -> Figure:
     with mpl.rc_context(_SPELLED):
         figure = Figure(figsize=(_WIDTH, 0.19 * len(shown) + 0.8), layout="constrained")
         axes = figure.subplots()
-        colors = [_FALSE if row.holds is False else _COLORS[0] for row in shown]
+        colors = [_FALSE if row.violations else _COLORS[0] for row in shown]
         axes.axvspan(-slack, slack, color=_SHADE, lw=0, label="slack for rounding")
         places, margins = np.arange(len(shown)), [row.margin for row in shown]
         axes.hlines(places, 0, margins, colors=colors, lw=1.3)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ._claims import ASSUMPTIONS, MISSING
 from ._measured import WIDTH, Blocks, Measured, measure
 from ._path import Effort
 from ._verdicts import Row, Verdict, as_row, reason, verdicts
@@ -44,7 +45,28 @@ def certify_instances(
         index = _worst(verdict)
         if index is not None:
             worst[verdict.claim.name] = instance(blocks, index)
-    return rows, worst, _failed(blocks, measured)
+    return _assumptions(blocks) + rows, worst, _failed(blocks, measured)
+
+
+def _assumptions(blocks: Blocks) -> list[Row]:
+    """On how many instances each assumption holds; that one does not is no violation."""
+    a, Y = np.abs(blocks.x), np.abs(blocks.y)
+    least = np.min(a, axis=1, where=a > 0, initial=np.inf)
+    epsilon = 1 - blocks.epsilon / (least * Y * blocks.alpha / 2)
+    alpha = 1 - blocks.alpha**2 * 18 * a.sum(axis=1) / Y
+    each = {
+        "3.2": np.ones_like(Y),
+        "3.3": np.minimum(epsilon, alpha),
+        "3.8": -np.abs(np.sum(a > 0, axis=1) - 2) / 2,
+    }
+    rows = []
+    for number, margins in each.items():
+        margin = np.minimum.reduceat(margins, blocks.starts)
+        words, count = (MISSING[number], ASSUMPTIONS[number]), len(margin)
+        holds = margin >= -1e-12  # but for rounding
+        detail = f"holds on {int(holds.sum())}"
+        rows.append(Row(*words, bool(holds.all()), float(margin.min()), detail, count, 0))
+    return rows
 
 
 def _spread(verdict: Verdict, slack: float) -> str:
@@ -68,7 +90,7 @@ def _worst(verdict: Verdict) -> int | None:
 def _failed(blocks: Blocks, measured: Measured) -> list[str]:
     """Every instance with a solve that failed, and why."""
     codes = np.maximum.reduceat(measured.codes.max(axis=1), blocks.starts)
-    return [f"instance {index}: {reason(codes[index])}" for index in np.flatnonzero(codes)]
+    return [f"instance {index}: {reason(int(codes[index]))}" for index in np.flatnonzero(codes)]
 
 
 def instance(blocks: Blocks, index: int) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ def print_certificate(certificate: Certificate, title: str, console: Console) ->
     table.add_column("detail")
     for row in certificate.claims:
         counts = [f"{row.violations} / {row.instances}"] if many else []
-        style = "bold red" if row.holds is False else "dim" if row.holds is None else None
+        style = "bold red" if row.violations else "dim" if row.holds is None else None
         cells = (f"{row.claim}\n  {row.statement}", _MARKS[row.holds], _number(row.margin))
         table.add_row(*cells, *counts, row.detail, style=style)
     table.caption = verdict(certificate)
@@ -118,7 +118,7 @@ def write_html(certificate: Certificate, title: str, path: str) -> None:
 
 
 def _html_row(row: Row) -> str:
-    kind = {True: "yes", False: "no", None: "none"}[row.holds]
+    kind = "no" if row.violations else "none" if row.holds is None else "yes"
     cells = [row.claim, row.statement, _MARKS[row.holds]]
     numbers = [_number(row.margin), f"{row.violations} / {row.instances}"]
     return (

@@ -166,7 +166,8 @@ def not_evaluated(verdict: Verdict) -> str:
         verdict.code[verdict.applies & ~verdict.evaluated], return_counts=True
     )
     return "; ".join(
-        f"{count} not evaluated: {reason(code)}" for code, count in zip(codes, counts, strict=True)
+        f"{count} not evaluated: {reason(int(code))}"
+        for code, count in zip(codes, counts, strict=True)
     )
 
 
