@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import SymmetricalLogLocator
 
 from .._figures import _COLORS, _DASHES, _GREY, _SHADE, _STYLE, _WIDTH
 from . import _bounds
@@ -32,6 +33,9 @@ def draw_margins(rows: Sequence[Row], slack: float) -> Figure:
         axes.set_yticks(places, [row.claim for row in shown])
         axes.axvline(0, color=_GREY, lw=0.7)
         axes.set_xscale("symlog", linthresh=slack)
+        locator = SymmetricalLogLocator(base=10, linthresh=slack)
+        locator.set_params(numticks=10)
+        axes.xaxis.set_major_locator(locator)
         axes.set_ylim(-0.7, len(shown) - 0.3)
         axes.set_xlabel("smallest margin: negative beyond the slack is a violation")
         figure.legend(loc="outside lower right")
