@@ -508,3 +508,12 @@ def test_one_compilation_while_values_change():
     other = Problem(np.roll(X, 1, axis=1)[::-1], Y)
     jax.block_until_ready(flow(other, 0.02, 0.1, TS))
     assert len(compiled) == before
+
+
+def test_a_first_step_that_overflows_is_shortened():
+    problem = Problem([[1.0]], [1.0])
+    flow = solve_trajectory(problem, SmoothedSign(0.0175), 5.32, depth=3)
+    assert flow.result == RESULTS.successful
+    limit = solve_limit(problem, SmoothedSign(0.0175), 5.32, depth=3)
+    # β is the difference of two cubes of about α³ = 150.
+    assert float(flow.beta[-1, 0]) == pytest.approx(float(limit.beta[0]), abs=1e-7 * 5.32**3)
