@@ -114,6 +114,26 @@ def dense_limit(
     )
     u, v, _ = flow.observe(tuple(leaf[0] for leaf in solution.ys))
 
+    u, v, converged = finish(flow, u, v)
+    u_ref, v_ref, _ = flow.observe(flow.start())
+    if tracked:
+        bracket = solution.tracked.warmup
+        _, at = warmup_crossing(flow, bracket)
+        u_at, v_at, _ = flow.observe(at)
+        u_ref, v_ref = (
+            jnp.where(bracket.closed, u_at, u_ref),
+            jnp.where(bracket.closed, v_at, v_ref),
+        )
+    report = solution.report
+    finished = check(converged, RESULTS.dual_not_converged)
+    report = report._replace(result=combine(report.result, finished))
+    return DenseLimit(u, v, u_ref, v_ref), report
+
+
+def finish(
+    flow: DenseFlow, u: Float[Array, " d"], v: Float[Array, " d"]
+) -> tuple[Float[Array, " d"], Float[Array, " d"], Bool[Array, ""]]:
+    """The end of the flow from weights whose gradients are far below ε, and whether it was found."""
     slowness = flow.rule.slowness()
     speed = jnp.mean(slowness) / slowness
 
@@ -125,20 +145,7 @@ def dense_limit(
 
     dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
     theta = speed * dual.theta
-    u_ref, v_ref, _ = flow.observe(flow.start())
-    if tracked:
-        bracket = solution.tracked.warmup
-        _, at = warmup_crossing(flow, bracket)
-        u_at, v_at, _ = flow.observe(at)
-        u_ref, v_ref = (
-            jnp.where(bracket.closed, u_at, u_ref),
-            jnp.where(bracket.closed, v_at, v_ref),
-        )
-    report = solution.report
-    finished = check(dual.converged, RESULTS.dual_not_converged)
-    report = report._replace(result=combine(report.result, finished))
-    ends = _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth)
-    return DenseLimit(*ends, u_ref, v_ref), report
+    return _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth), dual.converged
 
 
 def _grown(w: Float[Array, " d"], theta: Float[Array, " d"], depth: int) -> Float[Array, " d"]:

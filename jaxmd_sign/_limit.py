@@ -9,12 +9,12 @@ from jaxtyping import Array, Float
 from ._block import as_blocks
 from ._checks import Numbers, all_finite, usable_rtol, usable_steps
 from ._clock import block_limit
-from ._dense import as_dense, dense_limit
+from ._dense import DenseLimit, as_dense, dense_limit
 from ._dual import minimize_potential
 from ._inputs import made_usable, prepare
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._powers import power_difference
-from ._problem import Blocks, Problem, matmul_precision
+from ._problem import Blocks, Problem, full_rank, matmul_precision
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule, GradientDescent, SmoothedSign
 from ._solve import Outcome, differentiable
@@ -169,10 +169,19 @@ def _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint
         return dense_limit(flow, reference, rtol, max_steps, adjoint)
 
     flow = as_dense(problem, rule, alpha, depth)
-    (u, v, u_ref, v_ref), report = differentiable(solve, flow, adjoint)
+    ends, report = differentiable(solve, flow, adjoint)
+    return limit_of_weights(problem, alpha, ends, depth, report)
+
+
+def limit_of_weights(
+    problem: Problem, alpha: Float[Array, "..."], ends: DenseLimit, depth: int, report: Outcome
+) -> Limit:
+    """The `Limit` of a general X from its weights at the end and at the reference time."""
+    u, v, u_ref, v_ref = ends
     signs = jnp.sign(u - v)
     # At 0⁺ a weight has the sign of its first step; no column moves later than that at T₁.
-    first = jnp.sign(flow.X.T @ flow.y)
+    X, y = full_rank(problem)
+    first = jnp.sign(X.T @ y)
     signs_ref = jnp.where(u_ref == v_ref, first, jnp.sign(u_ref - v_ref))
     return _assemble(
         problem,
