@@ -171,8 +171,8 @@ def chebyshev_ends(
         both = c + c1
         pace = 0.5 * jnp.abs(both) * inverse
         z0, z1 = pace * weights, pace * jnp.maximum(there, 0)
-        middle = smoothing.secant((z0 + z1) / 2)
-        bend = (z1 - z0) * 2 * (1 - middle) / ((z0 + z1 + 1e-300) * middle)
+        z = jnp.maximum((z0 + z1) / 2, 1e-100)
+        bend = (z1 - z0) * (1 / smoothing.secant(z) - 1) / z
         share, most = _TINY
         tiny = (z1 < share) & (there < most)
         power = walk.power + side * (0.5 * h * inverse * both) - bend
@@ -180,10 +180,10 @@ def chebyshev_ends(
         base = jnp.where(tiny, walk.base, there)
         new = base * jnp.exp(power) / one
         by_difference = 0.4 * (start + h * velocity(c1, there)) - 0.8 * move
-        local_error = lax.stop_gradient(jnp.where(tiny, new - there, by_difference)) / one
+        local_error = lax.stop_gradient(jnp.where(tiny, new - there, by_difference) / one)
         scale = local * (1 + jnp.maximum(weights, new))
         E = jnp.max(jnp.abs(local_error) / scale, axis=(0, 1))
-        E = jnp.where(jnp.isfinite(E), E, 1e9)
+        E = lax.stop_gradient(jnp.where(jnp.isfinite(E), E, 1e9))
         good = (E <= 1) & walk.live
         factor = jnp.clip(0.9 * jnp.maximum(E, 1e-12) ** (-1 / 3), 0.15, 3)
 
