@@ -133,7 +133,7 @@ def dense_limit(
 def finish(
     flow: DenseFlow, u: Float[Array, " d"], v: Float[Array, " d"]
 ) -> tuple[Float[Array, " d"], Float[Array, " d"], Bool[Array, ""]]:
-    """The end of the flow from weights whose gradients are far below ε, and whether it was found."""
+    """The end of the flow from where gradients are far below ε, and whether it was found."""
     slowness = flow.rule.slowness()
     speed = jnp.mean(slowness) / slowness
 

@@ -24,17 +24,13 @@ _TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this 
 
 
 class Flows(NamedTuple):
-    """A batch of flows on one X of full row rank, in units in which X, β and the weights are O(1).
-
-    `one` is 1, unknown to the compiler: divided by it, a value is computed once and kept.
-    """
+    """A batch of flows on one X of full row rank, in units with ‖X‖ = 1 and max|X⁺y| = 1."""
 
     X: Float[Array, "n d"]
     y: Float[Array, " n"]
     epsilon: Float[Array, " B"]
     alpha: Float[Array, " B"]
     smoothing: AbstractSmoothing
-    one: Float[Array, ""]
 
 
 class Ends(NamedTuple):
@@ -43,8 +39,6 @@ class Ends(NamedTuple):
     logs: Float[Array, "2 d B"]
     error: Float[Array, "2 d B"]
     num_steps: Int[Array, " B"]
-    num_rejected: Int[Array, " B"]
-    num_stages: Int[Array, ""]
     settled: Bool[Array, " B"]
 
 
@@ -61,8 +55,6 @@ class _Walk(NamedTuple):
     error: Array  # (2, d, B), signed local errors, added up
     live: Array
     steps: Array
-    rejected: Array
-    stages: Array
     rounds: Array
 
 
@@ -92,21 +84,19 @@ def coefficients() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return limits, first, table
 
 
-def chebyshev_ends(
-    flows: Flows, local: float, tolerance: float, max_steps: int
-) -> Ends:
-    """Follow the flows until every gradient is at most `tolerance` ε.
+def chebyshev_ends(flows: Flows, local: float, tolerance: float, max_steps: int) -> Ends:
+    """Follow the flows until no gradient will be above `tolerance` ε any more.
 
     **Arguments:**
 
     - `flows`: the batch.
     - `local`: the error that a step may make in a weight, in its unit.
-    - `tolerance`: how small gradients over ε are at the end.
+    - `tolerance`: how small gradients over ε are from there on.
     - `max_steps`: most steps of a member.
 
     **Returns:** the `Ends`. As a function of ε by `jax.jvp`, along the same steps.
     """
-    X, y, epsilon, smoothing, one = flows.X, flows.y, flows.epsilon, flows.smoothing, flows.one
+    X, y, epsilon, alpha, smoothing = flows
     n, d = X.shape
     dtype, B = X.dtype, epsilon.shape[0]
     limits, first, table = (jnp.asarray(x, dtype) for x in coefficients())
@@ -128,6 +118,11 @@ def chebyshev_ends(
     def slope(z):
         return jax.jvp(lambda z: z * smoothing.secant(z), (z,), (jnp.ones_like(z),))[1]
 
+    def settled(walk):
+        # With the weights that are to come, about 1: a small one may have a long way to grow.
+        largest = jnp.maximum(1, jnp.max(walk.weights, axis=(0, 1)))
+        return jnp.max(jnp.abs(walk.c), axis=0) * largest <= tolerance * epsilon
+
     def look(walk):
         """Spectral radius, and which members go on."""
         weights, c = walk.weights, walk.c
@@ -138,19 +133,26 @@ def chebyshev_ends(
         size = jnp.sqrt(jnp.sum(image**2, axis=0))
         decay = jnp.max(jnp.where(side * c < 0, jnp.abs(c) * steep, 0), axis=(0, 1))
         vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(n))
-        live = walk.live & (jnp.max(z, axis=(0, 1)) > tolerance) & (walk.steps < max_steps)
+        live = walk.live & ~settled(walk) & (walk.steps < max_steps)
         radius, vector = lax.stop_gradient((1.15 * size + decay, vector))
-        return walk._replace(radius=radius, vector=vector, live=live)
+        return radius, vector, live
 
     def step(walk: _Walk) -> _Walk:
-        walk = lax.cond(walk.rounds % _POWER_EVERY == 0, look, lambda walk: walk, walk)
-        weights, c, radius = walk.weights, walk.c, walk.radius
+        weights, c = walk.weights, walk.c
+        radius, vector, live = lax.cond(
+            walk.rounds % _POWER_EVERY == 0,
+            look,
+            lambda walk: (walk.radius, walk.vector, walk.live),
+            walk,
+        )
+        # An even number of stages, so that two at a time make no copies; what most members need:
+        # the others take the longest step that it allows, rather than cost all of them more.
         h = jnp.minimum(walk.h, 0.9 * limits[-1] / jnp.maximum(radius, 1e-300))
-        reach = jnp.max(jnp.where(walk.live, h * radius, 0))
-        # The least even number of stages that is stable: two at a time, no copies are made.
-        half = jnp.ceil(jnp.sqrt(1 + reach / limits[-1] * (_MOST_STAGES**2 - 1)) / 2)
-        s = 2 * jnp.clip(half, 1, _MOST_STAGES // 2).astype(int)
-        start = h * velocity(c, weights) / one
+        need = jnp.sqrt(1 + h * radius * (_MOST_STAGES**2 - 1) / limits[-1])
+        need = jnp.sum(jnp.where(live, need, 0)) / jnp.sum(live)
+        s = 2 * jnp.clip(jnp.ceil(need / 2), 1, _MOST_STAGES // 2).astype(int)
+        h = jnp.minimum(h, limits[s] / jnp.maximum(radius, 1e-300))
+        start = h * velocity(c, weights)
         rows = table[s]
 
         def stage(j, new, old):
@@ -165,7 +167,7 @@ def chebyshev_ends(
 
         move = first[s] * start
         move, _ = lax.fori_loop(1, s // 2, two, (stage(2, move, jnp.zeros_like(start)), move))
-        there = (weights + move) / one
+        there = weights + move
         c1 = gradient(there)
         # Tiny weights by their logarithm: exact for constant c.
         both = c + c1
@@ -176,36 +178,35 @@ def chebyshev_ends(
         share, most = _TINY
         tiny = (z1 < share) & (there < most)
         power = walk.power + side * (0.5 * h * inverse * both) - bend
-        power = jnp.where(tiny, power, 0) / one
+        power = jnp.where(tiny, power, 0)
         base = jnp.where(tiny, walk.base, there)
-        new = base * jnp.exp(power) / one
+        new = base * jnp.exp(power)
         by_difference = 0.4 * (start + h * velocity(c1, there)) - 0.8 * move
-        local_error = lax.stop_gradient(jnp.where(tiny, new - there, by_difference) / one)
+        local_error = lax.stop_gradient(jnp.where(tiny, new - there, by_difference))
         scale = local * (1 + jnp.maximum(weights, new))
         E = jnp.max(jnp.abs(local_error) / scale, axis=(0, 1))
         E = lax.stop_gradient(jnp.where(jnp.isfinite(E), E, 1e9))
-        good = (E <= 1) & walk.live
+        good = (E <= 1) & live
         factor = jnp.clip(0.9 * jnp.maximum(E, 1e-12) ** (-1 / 3), 0.15, 3)
 
         def keep(new, old):
             return jnp.where(good, new, old)
 
         return walk._replace(
+            radius=radius, vector=vector, live=live,
             weights=keep(new, weights), base=keep(base, walk.base), power=keep(power, walk.power),
-            c=keep(c1, c), h=jnp.where(walk.live, h * factor, walk.h),
+            c=keep(c1, c), h=jnp.where(live, h * factor, walk.h),
             error=keep(walk.error + local_error, walk.error),
-            steps=walk.steps + walk.live, rejected=walk.rejected + (walk.live & ~good),
-            stages=walk.stages + s, rounds=walk.rounds + 1,
+            steps=walk.steps + live, rounds=walk.rounds + 1,
         )  # fmt: skip
 
-    start = jnp.broadcast_to(flows.alpha, (2, d, B))
-    none, zero = jnp.zeros(B, int), jnp.zeros((2, d, B), dtype)
+    start = jnp.broadcast_to(alpha, (2, d, B))
+    zero = jnp.zeros((2, d, B), dtype)
     walk = _Walk(
-        start, start, zero, jnp.broadcast_to(-target, (d, B)), 0.1 * flows.alpha,
+        start, start, zero, jnp.broadcast_to(-target, (d, B)), 0.1 * alpha,
         jnp.zeros(B, dtype), jnp.full((n, B), 1 / np.sqrt(n), dtype), zero,
-        jnp.ones(B, bool), none, none, jnp.zeros((), int), jnp.zeros((), int),
+        jnp.ones(B, bool), jnp.zeros(B, int), jnp.zeros((), int),
     )  # fmt: skip
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, walk)
     logs = jnp.log(walk.base) + walk.power
-    gates = jnp.max(jnp.abs(walk.c * inverse * walk.weights), axis=(0, 1))
-    return Ends(logs, walk.error, walk.steps, walk.rejected, walk.stages, gates <= tolerance)
+    return Ends(logs, walk.error, walk.steps, settled(walk))

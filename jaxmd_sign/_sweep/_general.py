@@ -82,12 +82,11 @@ def _solve(
     X, y, gradient, weight = _in_units(problem)
     width = min(_WIDTH, len(order)) if is_cpu() else min(_WIDE, -(-len(order) // num_devices()))
     chunks = _padded(order, width * num_devices()).reshape(-1, num_devices(), width)
-    one = np.ones((), X.dtype)
     static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
 
     def solve(chunk: np.ndarray) -> tuple[Ends, Array]:
         given = epsilon[chunk], alpha[chunk]
-        shared = X, y, gradient, weight, one, local, np.sqrt(settings.rtol / 10)
+        shared = X, y, gradient, weight, local, np.sqrt(settings.rtol / 10)
         return jax.tree.map(np.asarray, _ends(shared, given, *static))
 
     key = X.shape, width, static
@@ -143,15 +142,14 @@ def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
     """log u, log v, their slopes in ε, errors, steps and whether settled: members first."""
 
     def solve(shared, given):
-        X, y, gradient, weight, one, local, tolerance = shared
+        X, y, gradient, weight, local, tolerance = shared
 
         def chunk(given):
             epsilon, alpha = given
 
             def run(epsilon):
-                flows = Flows(
-                    X, y, epsilon / gradient, alpha / weight, SMOOTHINGS[smoothing], one
-                )
+                units = epsilon / gradient, alpha / weight
+                flows = Flows(X, y, *units, SMOOTHINGS[smoothing])
                 ends = chebyshev_ends(flows, local, tolerance, max_steps)
                 return ends.logs + jnp.log(weight), ends
 
