@@ -49,6 +49,8 @@ class _Walk(NamedTuple):
     base: Array
     power: Array
     c: Array  # (d, B), Xᵀ r
+    trend: Array  # (d, B), slope of c over the last step
+    last: Array  # (B,), its length
     h: Array  # (B,), the next step
     radius: Array  # (B,)
     vector: Array  # (n, B), of the power method
@@ -170,14 +172,16 @@ def chebyshev_ends(flows: Flows, local: float, tolerance: float, max_steps: int)
         there = weights + move
         c1 = gradient(there)
         # Tiny weights by their logarithm: exact for constant c.
-        both = c + c1
-        pace = 0.5 * jnp.abs(both) * inverse
+        trend = (c1 - c) / h
+        # ∫c by the parabola through three points: an error here grows by 1/ε.
+        mean = (c + c1) / 2 - h**2 / (6 * (h + walk.last)) * (trend - walk.trend)
+        pace = jnp.abs(mean) * inverse
         z0, z1 = pace * weights, pace * jnp.maximum(there, 0)
         z = jnp.maximum((z0 + z1) / 2, 1e-100)
         bend = (z1 - z0) * (1 / smoothing.secant(z) - 1) / z
         share, most = _TINY
         tiny = (z1 < share) & (there < most)
-        power = walk.power + side * (0.5 * h * inverse * both) - bend
+        power = walk.power + side * (h * inverse * mean) - bend
         power = jnp.where(tiny, power, 0)
         base = jnp.where(tiny, walk.base, there)
         new = base * jnp.exp(power)
@@ -195,7 +199,7 @@ def chebyshev_ends(flows: Flows, local: float, tolerance: float, max_steps: int)
         return walk._replace(
             radius=radius, vector=vector, live=live,
             weights=keep(new, weights), base=keep(base, walk.base), power=keep(power, walk.power),
-            c=keep(c1, c), h=jnp.where(live, h * factor, walk.h),
+            c=keep(c1, c), trend=keep(trend, walk.trend), last=keep(h, walk.last), h=jnp.where(live, h * factor, walk.h),
             error=keep(walk.error + local_error, walk.error),
             steps=walk.steps + live, rounds=walk.rounds + 1,
         )  # fmt: skip
@@ -203,7 +207,8 @@ def chebyshev_ends(flows: Flows, local: float, tolerance: float, max_steps: int)
     start = jnp.broadcast_to(alpha, (2, d, B))
     zero = jnp.zeros((2, d, B), dtype)
     walk = _Walk(
-        start, start, zero, jnp.broadcast_to(-target, (d, B)), 0.1 * alpha,
+        start, start, zero, jnp.broadcast_to(-target, (d, B)), jnp.zeros((d, B), dtype),
+        jnp.full(B, jnp.inf, dtype), 0.1 * alpha,
         jnp.zeros(B, dtype), jnp.full((n, B), 1 / np.sqrt(n), dtype), zero,
         jnp.ones(B, bool), jnp.zeros(B, int), jnp.zeros((), int),
     )  # fmt: skip
