@@ -29,7 +29,10 @@ DATA = Path(__file__).parents[1] / "tests" / "data" / "diabetes30_quadratic.csv"
 def problems():
     """Names, problems, and whether LSODA needs logarithms: on real data it forgets weights."""
     gaussian = jms.random_sparse_problem(jax.random.key(0), 40, 100, 5)
-    return {"diabetes 30 × 64": (jms.load_problem(DATA), True), "Gaussian 40 × 100": (gaussian, False)}
+    return {
+        "diabetes 30 × 64": (jms.load_problem(DATA), True),
+        "Gaussian 40 × 100": (gaussian, False),
+    }
 
 
 @cache
@@ -119,7 +122,8 @@ def compare(problem, in_logs: bool, num_cases: int, checked: int, repeats: int) 
 
     def worst(betas):
         return max(
-            np.max(np.abs(beta - t)) / np.max(np.abs(t)) for beta, t in zip(betas, truth, strict=True)
+            np.max(np.abs(beta - t)) / np.max(np.abs(t))
+            for beta, t in zip(betas, truth, strict=True)
         )
 
     def theirs(rtol):

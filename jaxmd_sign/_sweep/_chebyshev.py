@@ -17,6 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._smoothing import AbstractSmoothing
 
+Scalar = float | Float[Array, ""]
+
 _MOST_STAGES = 200
 _DAMPING = 2 / 13
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
@@ -86,7 +88,7 @@ def coefficients() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return limits, first, table
 
 
-def chebyshev_ends(flows: Flows, local: float, tolerance: float, max_steps: int) -> Ends:
+def chebyshev_ends(flows: Flows, local: Scalar, tolerance: Scalar, max_steps: int) -> Ends:
     """Follow the flows until no gradient will be above `tolerance` ε any more.
 
     **Arguments:**
@@ -199,7 +201,8 @@ def chebyshev_ends(flows: Flows, local: float, tolerance: float, max_steps: int)
         return walk._replace(
             radius=radius, vector=vector, live=live,
             weights=keep(new, weights), base=keep(base, walk.base), power=keep(power, walk.power),
-            c=keep(c1, c), trend=keep(trend, walk.trend), last=keep(h, walk.last), h=jnp.where(live, h * factor, walk.h),
+            c=keep(c1, c), trend=keep(trend, walk.trend), last=keep(h, walk.last),
+            h=jnp.where(live, h * factor, walk.h),
             error=keep(walk.error + local_error, walk.error),
             steps=walk.steps + live, rounds=walk.rounds + 1,
         )  # fmt: skip

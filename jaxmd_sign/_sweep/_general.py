@@ -22,21 +22,23 @@ from .._results import RESULTS, check, combine, mask_failed
 from .._smoothing import SMOOTHINGS
 from .._solve import Outcome
 from ._adaptive import described
-from ._chebyshev import Ends, Flows, chebyshev_ends
+from ._chebyshev import Flows, chebyshev_ends
 from ._devices import is_cpu, num_devices, over_devices
 from ._plan import Settings
 from ._tables import rule_of
+from ._variables import CODES
 
-_WIDTH, _WIDE = 32, 1024  # members of a chunk, on a CPU and elsewhere
+_FEW, _WIDTH, _WIDE = 4, 32, 1024  # members of a chunk: if there are few, on a CPU, elsewhere
 _NUMBERS = 2**22  # entries of the matrices of a batch that is finished together
 # Measured: the error of β is about 0.2 local^(2/3), and at most 1.5 times its estimate.
 _LOCAL, _TIGHTER, _RUNGS, _SAFETY = 2.0, 1 / 16, 2, 1.5
+_MOST_FEATURES = 512  # for whose Jacobians the adaptive solver has room
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 _met = set()  # programs that this process has compiled
 
 
 def is_general(problems: Problem, settings: Settings) -> bool:
-    """Whether these cases are for this method; those of a looser kind are for the adaptive one."""
+    """Whether these cases are for this method; any other kind is for the adaptive one."""
     smooth = SMOOTHINGS[settings.smoothing].strictness == 1  # else the estimate is no good
     fits = smooth and settings.depth == 2 and settings.reference == "start"
     double = settings.dtype == "float64" and settings.rtol >= 1e-8
@@ -59,32 +61,45 @@ def solve_general(
         again = []
         for one in np.unique(which[left]) if which is not None else (None,):
             some = left if which is None else left[which[left] == one]
-            problem = problems if one is None else jax.tree.map(lambda x: x[one], problems)  # noqa: B023
-            values, error = _solve(problem, settings, epsilon[some], alpha[some], local)
-            taken[some] += values["num_steps"]
+            problem = problems if one is None else _one_of(problems, one)
+            values, error, steps = _solve(problem, settings, epsilon[some], alpha[some], local)
+            taken[some] += steps
             for name, value in values.items():
                 if name not in found:
                     found[name] = np.zeros((len(epsilon), *value.shape[1:]), value.dtype)
                 found[name][some] = value
-            again.append(some[~(_SAFETY * error <= settings.rtol)])
+            again.append(some[(values["result"] == 0) & ~(_SAFETY * error <= settings.rtol)])
         left = np.sort(np.concatenate(again))
         if not left.size:
             break
     found["num_steps"] = taken
+    left = np.union1d(left, np.flatnonzero(found["result"]))  # smaller steps would not help those
+    if problems.num_features > _MOST_FEATURES:
+        # The adaptive solver's matrices would not fit: rather no number than a doubtful one.
+        doubtful = left[found["result"][left] == 0]
+        found["result"][doubtful] = CODES["solver_failed"].value
+        for value in found.values():
+            if value.dtype.kind == "f":
+                value[doubtful] = np.nan
+        left = left[:0]
     return {name: found[name] for name in settings.variables}, left
+
+
+def _one_of(problems: Problem, number: np.integer) -> Problem:
+    return jax.tree.map(lambda leaf: leaf[number], problems)
 
 
 def _solve(
     problem: Problem, settings: Settings, epsilon: np.ndarray, alpha: np.ndarray, local: float
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Variables of these cases of one problem, and the estimated relative errors of β."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Variables of these cases of one problem, estimated relative errors of β, and steps."""
     order = np.lexsort((alpha, epsilon))  # the slowest first
     X, y, gradient, weight = _in_units(problem)
-    width = min(_WIDTH, len(order)) if is_cpu() else min(_WIDE, -(-len(order) // num_devices()))
+    width = _FEW if len(order) <= _FEW else _WIDTH if is_cpu() else _WIDE
     chunks = _padded(order, width * num_devices()).reshape(-1, num_devices(), width)
     static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
 
-    def solve(chunk: np.ndarray) -> tuple[Ends, Array]:
+    def solve(chunk: np.ndarray) -> tuple[np.ndarray, ...]:
         given = epsilon[chunk], alpha[chunk]
         shared = X, y, gradient, weight, local, np.sqrt(settings.rtol / 10)
         return jax.tree.map(np.asarray, _ends(shared, given, *static))
@@ -104,7 +119,7 @@ def _solve(
     )
     values, errors = {}, np.zeros(len(order))
     n, d = X.shape
-    batch = max(1, min(_WIDTH, _NUMBERS // (n * d), len(order)))
+    batch = max(1, min(_FEW if len(order) <= _FEW else _WIDTH, _NUMBERS // (n * d)))
     for at in _padded(np.arange(len(order)), batch).reshape(-1, batch):
         case = order[at]
         state = logs[at], tangent[at], error[at], steps[at], settled[at]
@@ -114,7 +129,9 @@ def _solve(
             if name not in values:
                 values[name] = np.zeros((len(order), *value.shape[1:]), value.dtype)
             values[name][case] = value
-    return values, errors
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return values, errors, steps[back]
 
 
 def _num_threads() -> int:
