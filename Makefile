@@ -50,11 +50,13 @@ format: $(DEV)  ## rewrite the sources in the house style; notebooks follow thei
 notebooks: format  ## run every notebook and keep its outputs
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
 
-benchmark: $(BENCH)  ## sweeps against compiled solvers, into benchmarks/results; about 15 minutes
+benchmark: $(BENCH)  ## sweeps against compiled solvers, into benchmarks/results; about 20 minutes
 	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/general.py
 
 benchmark-quick: $(BENCH)  ## the same with fewer cases
 	$(BIN)/python benchmarks/sweeps.py --quick
+	$(BIN)/python benchmarks/general.py --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again
 	$(BIN)/python -m pip install --quiet uv

@@ -198,7 +198,8 @@ def test_a_failed_member_hurts_no_other():
     assert values["result"].tolist() == [0, CODES["max_steps_reached"].value]
     assert np.all(np.isnan(values["beta"][1])) and np.isnan(values["kkt_error"][1])
     alone = jms.sweep(problem, 1.0, ALPHA, rtol=1e-5)
-    np.testing.assert_allclose(values["beta"][0], alone.beta[0, 0], rtol=1e-9)
+    # Members of a chunk share the number of stages, hence not to the last bit.
+    np.testing.assert_allclose(values["beta"][0], alone.beta[0, 0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

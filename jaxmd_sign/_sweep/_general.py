@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import all_finite
 from .._dense import DenseLimit, as_dense, finish
-from .._limit import Limit, limit_of_weights
+from .._limit import checked, limit_of_weights
 from .._problem import Dense, Problem, full_rank, matmul_precision
-from .._results import RESULTS, check, combine, mask_failed
+from .._results import RESULTS, check, combine
 from .._smoothing import SMOOTHINGS
 from .._solve import Outcome
 from ._adaptive import described
@@ -200,29 +199,19 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
             u, v, converged = finish(flow, *jnp.exp(logs))
             start = jnp.broadcast_to(alpha, u.shape)
             result = combine(
-                check(settled, RESULTS.max_steps_reached),
+                check(settled, RESULTS.max_steps_reached),  # pyright: ignore[reportArgumentType]
                 check(converged, RESULTS.dual_not_converged),
             )
             none = jnp.zeros_like(steps)
             report = Outcome(result, steps, steps, none)
-            found = limit_of_weights(problem, alpha, DenseLimit(u, v, start, start), 2, report)
-            return _checked(found)
+            ends = DenseLimit(u, v, start, start)
+            return checked(limit_of_weights(problem, alpha, ends, 2, report))
 
         with matmul_precision():
             values = described(problem, limit, logs, tangent, settings)
             return values, _relative_error(flow.X, jnp.exp(logs), error)
 
     return jax.vmap(one, in_axes=(None, 0, 0, 0))(problem, state, epsilon, alpha)
-
-
-def _checked(limit: Limit) -> Limit:
-    """NaN wherever it failed."""
-    finite = all_finite(limit.beta, limit.dual)
-    result = combine(limit.result, check(finite, RESULTS.not_finite))
-    names = ("beta", "dual", "residual", "potential")
-    values = mask_failed(result, tuple(getattr(limit, name) for name in names))
-    fields = {name: getattr(limit, name) for name in Limit.__dataclass_fields__}
-    return Limit(**fields | dict(zip(names, values, strict=True), result=result))
 
 
 def _relative_error(
