@@ -6,18 +6,15 @@ converged (where ε is far below η a run oscillates, and rounding decides where
 timed where it is installed; `.[bench]` leaves it out for its size.
 """
 
-import argparse
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
-from sweeps import RESULTS, device, timed
+from common import is_quick, spread, timed, write
 from workloads import blocks_of, ten_blocks
 
 import jaxmd_sign as jms
@@ -215,8 +212,7 @@ def table(results: dict[str, Any]) -> str:
     for name, row in results["pairs"].items():
         cells = ["skipped", "–", "–"]
         if "median" in row:
-            spread = f"{row['median']:.3g} ({row['least']:.3g}–{row['most']:.3g})"
-            cells = [spread, f"{row['ratio']:.3g}", f"{row['error']:.0e}"]
+            cells = [spread(row), f"{row['ratio']:.3g}", f"{row['error']:.0e}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", "| `train` with | ns a step and case |", "|---|---|"]
     lines += [f"| {name} | {value:.3g} |" for name, value in results["others"].items()]
@@ -227,20 +223,10 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run everything; write the results beside those of the sweeps."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer steps")
-    asked = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
-    steps = 2_000 if asked.quick else 10_000
-    results = {"date": date.today().isoformat(), **device()}
-    results["pairs"] = measure(1_000, steps)
-    results["others"] = others(1_000, steps // 4)
-    print(table(results))
-    RESULTS.mkdir(exist_ok=True)
-    name = f"{results['date']}-optimizers-{jax.devices()[0].platform}-{results['cores']}-cores"
-    name += "-quick" * asked.quick
-    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(table(results))
+    quick = is_quick(__doc__)
+    steps = 2_000 if quick else 10_000
+    results = {"pairs": measure(1_000, steps), "others": others(1_000, steps // 4)}
+    write("optimizers", results, table(results), quick)
 
 
 if __name__ == "__main__":

@@ -5,46 +5,22 @@ Competitors take turns, so that a machine that drifts hurts all alike.
 """
 
 import argparse
-import json
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from common import spread, timed, write
 from peers import PEERS
 from workloads import Workload, blocks_of, example, workload, worst_error
 
 import jaxmd_sign as jms
 
-RESULTS = Path(__file__).parent / "results"
 ERROR = 1e-6
-
-
-def timed(*functions: Callable[[], Any], repeats: int = 5) -> list[dict[str, float]]:
-    """Seconds of each, in turns; the first call of each (compilation) apart."""
-    first, seconds = [], [[] for _ in functions]
-    for function in functions:
-        first.append(_seconds(function))
-    for _ in range(repeats):
-        for function, taken in zip(functions, seconds, strict=True):
-            taken.append(_seconds(function))
-    return [
-        {"first": one, "median": float(np.median(all_)), "least": min(all_), "most": max(all_)}
-        for one, all_ in zip(first, seconds, strict=True)
-    ]
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 def per_case(record: dict[str, float], num_cases: int) -> dict[str, float]:
@@ -179,34 +155,6 @@ def peak(num_cases: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def device() -> dict[str, Any]:
-    """The machine and the versions."""
-    import diffrax
-
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next((line for line in lines if line.startswith("flags")), "")
-        model = next((line for line in lines if line.startswith("model name")), ": " + cpu)
-        widest = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
-        cpu = f"{model.split(':')[1].strip()}, {widest}"
-    kind = jax.devices()[0].device_kind
-    versions = {"jax": jax.__version__, "diffrax": diffrax.__version__, "numpy": np.__version__}
-    return {
-        "device": cpu if kind == "cpu" else kind,
-        "cores": jms_cores(),
-        "python": platform.python_version(),
-        "versions": versions | {"jaxmd_sign": jms.__version__},
-    }
-
-
-def jms_cores() -> int:
-    """How many cores this process may use."""
-    from jaxmd_sign._sweep._devices import num_threads
-
-    return num_threads(example())
-
-
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = ["| µs a case | W1 | error | W2 | error |", "|---|---|---|---|---|"]
@@ -215,7 +163,7 @@ def table(results: dict[str, Any]) -> str:
         for one in (results["W1"][name], results["W2"][name]):
             cells += (
                 [
-                    f"{one['median']:.3g} ({one['least']:.3g}–{one['most']:.3g})",
+                    spread(one),
                     f"{one['error']:.0e}",
                 ]
                 if "median" in one
@@ -246,18 +194,14 @@ def main() -> None:
         print(peak(asked.peak))
         return
     shrink = 8 if asked.quick else 1
-    results = {"date": date.today().isoformat(), **device()}
-    results["W1"] = against_peers("W1", 262_144 // shrink, 16_384 // shrink)
-    results["W2"] = against_peers("W2", 32_768 // shrink, 4_096 // shrink)
-    results["scaling"] = scaling(100_000 if asked.quick else 1_000_000)
-    results["derivatives"] = derivatives(262_144 // shrink)
-    results["store"] = store(1_000_000 // shrink)
-    print(table(results))
-    RESULTS.mkdir(exist_ok=True)
-    name = f"{results['date']}-{jax.devices()[0].platform}-{results['cores']}-cores"
-    name += "-quick" * asked.quick
-    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(table(results))
+    results = {
+        "W1": against_peers("W1", 262_144 // shrink, 16_384 // shrink),
+        "W2": against_peers("W2", 32_768 // shrink, 4_096 // shrink),
+        "scaling": scaling(100_000 if asked.quick else 1_000_000),
+        "derivatives": derivatives(262_144 // shrink),
+        "store": store(1_000_000 // shrink),
+    }
+    write("sweeps", results, table(results), asked.quick)
 
 
 if __name__ == "__main__":

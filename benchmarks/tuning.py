@@ -4,17 +4,14 @@ Times are medians with their spread, µs a limit (ms a problem where ε is tuned
 The error of a derivative is against differences of SciPy's limit, which shares no code with ours.
 """
 
-import argparse
-import json
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sweeps import RESULTS, device, timed
+from common import is_quick, spread, timed, write
 from workloads import blocks_of
 
 import jaxmd_sign as jms
@@ -125,9 +122,8 @@ def table(results: dict[str, Any]) -> str:
     for title in ("one ε, µs a limit", "an ε for each coordinate, µs"):
         for name, row in results[title].items():
             if name != "error":
-                spread = f"{row['median']:.3g} ({row['least']:.3g}–{row['most']:.3g})"
                 error = "" if name == "value" else f"{results[title]['error']:.0e}"
-                lines.append(f"| {title}: {name} | {spread} | {row['ratio']:.2f} | {error} |")
+                lines.append(f"| {title}: {name} | {spread(row)} | {row['ratio']:.2f} | {error} |")
     one = results["tuning"]
     lines += [
         "",
@@ -139,21 +135,14 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run everything; write the results beside those of the sweeps."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer limits")
-    asked = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
-    shrink = 4 if asked.quick else 1
-    results = {"date": date.today().isoformat(), **device()}
-    results["one ε, µs a limit"] = one_epsilon(1_024 // shrink)
-    results["an ε for each coordinate, µs"] = many_epsilons(100)
-    results["tuning"] = tuning(200 // shrink)
-    print(table(results))
-    RESULTS.mkdir(exist_ok=True)
-    name = f"{results['date']}-tuning-{jax.devices()[0].platform}-{results['cores']}-cores"
-    name += "-quick" * asked.quick
-    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (RESULTS / f"{name}.md").write_text(table(results))
+    quick = is_quick(__doc__)
+    shrink = 4 if quick else 1
+    results = {
+        "one ε, µs a limit": one_epsilon(1_024 // shrink),
+        "an ε for each coordinate, µs": many_epsilons(100),
+        "tuning": tuning(200 // shrink),
+    }
+    write("tuning", results, table(results), quick)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Matplotlib's objects only: no pyplot, no global setting. Colours are those of Ok
 styles and markers tell the lines apart without them.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), 
 _MARKERS = "osD^vP"
 _NEAR = (0.46, 0.78, 0.0, 0.54)  # the part of Figure 2 where the paths end
 _SHADE, _GREY = "0.92", "0.35"
+PLOT_KINDS = (".png", ".pdf", ".svg")
+LABELS = {
+    "kkt_error": r"KKT error $\|e\|$",
+    "bregman_gap": r"gap $D(\beta_\infty) - D(\beta^*)$",
+    "distance_to_minimizer": r"distance $\|\beta_\infty - \beta^*\|$",
+}
 
 
 def draw(name: str, numbers: dict[str, Any]) -> Figure:
@@ -52,6 +59,15 @@ def save(figure: Figure, path: Path) -> None:
     with mpl.rc_context(_STYLE):
         figure.savefig(path.with_suffix(".png"))
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+
+
+def save_plot(draw: Callable[[], Figure], path: str) -> None:
+    """Draw in the house style and save where a user asked for it."""
+    with mpl.rc_context(_STYLE):
+        try:
+            draw().savefig(path)
+        except OSError as error:
+            raise ValueError(f"plot: cannot write {path} ({error.strerror or error}).") from None
 
 
 def _figure1(values: dict[str, np.ndarray]) -> Figure:

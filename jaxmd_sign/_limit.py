@@ -216,7 +216,6 @@ def _gradient_descent(problem: Problem, alpha: Float[Array, "..."]) -> Limit:
     potential = HyperbolicEntropy(alpha)
     zeros = jnp.zeros(problem.num_features, problem.dtype)
     dual = minimize_potential(problem, potential, zeros)
-    none = jnp.zeros((), int)
     return _assemble(
         problem,
         alpha,
@@ -226,7 +225,7 @@ def _gradient_descent(problem: Problem, alpha: Float[Array, "..."]) -> Limit:
         dual_reference=zeros,
         potential=potential,
         potential_reference=potential,
-        report=Outcome(check(dual.converged, RESULTS.dual_not_converged), none, none, none),
+        report=Outcome.without_steps(check(dual.converged, RESULTS.dual_not_converged)),
     )
 
 

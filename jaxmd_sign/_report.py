@@ -136,15 +136,23 @@ def _assumptions(report: dict[str, Any]) -> Table:
 
 
 def _coordinates(report: dict[str, Any]) -> Table:
-    beta, d = report["beta"], report["num_features"]
-    shown = np.sort(np.argsort(-np.abs(beta), stable=True)[:_MOST_ROWS])
-    table = number_table("i", "β∞", "β*", "θ∞", "T₁", "T₂")
+    names = {
+        "β∞": "beta", "β*": "minimizer", "θ∞": "dual", "T₁": "warmup_end", "T₂": "sign_end"
+    }  # fmt: skip
+    columns = {title: report[name] for title, name in names.items()}
+    return coordinate_table(report["beta"], columns)
+
+
+def coordinate_table(beta: Any, columns: dict[str, Any]) -> Table:
+    """A row for each coordinate, or for those of the largest |β| where there are many."""
+    d = len(beta)
+    shown = np.sort(np.argsort(-np.abs(np.asarray(beta)), stable=True)[:_MOST_ROWS])
+    table = number_table("i", *columns)
     if d > len(shown):
         table.caption = f"The {len(shown)} largest of {d} coordinates; --json has all."
-    names = ("beta", "minimizer", "dual", "warmup_end", "sign_end")
-    columns = [np.asarray(report[name]) for name in names]
+    arrays = [np.asarray(column) for column in columns.values()]
     for i in shown:
-        table.add_row(str(i), *(format_number(column[i]) for column in columns))
+        table.add_row(str(i), *(format_number(array[i]) for array in arrays))
     return table
 
 

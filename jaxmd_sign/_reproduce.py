@@ -1,8 +1,6 @@
 """The numbers behind Figures 1-3 of the source, and the command that writes them all."""
 
 import importlib.metadata
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from ._assumptions import check_assumptions
 from ._beyond import beyond_numbers, beyond_report
 from ._data import random_block_problem
 from ._figures import draw, save
+from ._files import fill_folder
 from ._flow import solve_trajectory
 from ._kkt import bregman, bregman_minimizer, kkt
 from ._limit import Limit, solve_limit
@@ -51,31 +50,22 @@ def reproduce(out: str | Path, *, beyond: bool = False) -> list[Path]:
 
     **Raises:** `ValueError` if the folder cannot be written; `SolveError` if a solve failed.
     """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = tempfile.TemporaryDirectory(dir=folder, prefix=".draft-")
-    except OSError as error:
-        raise ValueError(
-            f"out: cannot write to the folder {folder} ({error.strerror}). Choose another."
-        ) from None
-    with draft as name:
-        example = example_numbers()
-        numbers = {"figure1": stage_numbers(), "figure2": plane_numbers(example)}
-        numbers |= {"figure3": example}
-        if beyond:
-            numbers["beyond"] = beyond_numbers()
-            if numbers["beyond"]["failed"]:
-                raise SolveError(f"beyond: {numbers['beyond']['failed']} solves failed.")
-            (Path(name) / "beyond.md").write_text(beyond_report(numbers["beyond"]), "utf-8")
-        for figure in numbers:
-            save(draw(figure, numbers[figure]), Path(name) / figure)
-        numbers["versions"] = _versions()
-        (Path(name) / "summary.json").write_text(to_json(numbers, indent=1) + "\n", "utf-8")
-        written = sorted(Path(name).iterdir())
-        for path in written:
-            os.replace(path, folder / path.name)
-    return [folder / path.name for path in written]
+    return fill_folder(out, lambda folder: _write(folder, beyond))
+
+
+def _write(folder: Path, beyond: bool) -> None:
+    example = example_numbers()
+    numbers = {"figure1": stage_numbers(), "figure2": plane_numbers(example)}
+    numbers |= {"figure3": example}
+    if beyond:
+        numbers["beyond"] = beyond_numbers()
+        if numbers["beyond"]["failed"]:
+            raise SolveError(f"beyond: {numbers['beyond']['failed']} solves failed.")
+        (folder / "beyond.md").write_text(beyond_report(numbers["beyond"]), "utf-8")
+    for figure in numbers:
+        save(draw(figure, numbers[figure]), folder / figure)
+    numbers["versions"] = _versions()
+    (folder / "summary.json").write_text(to_json(numbers, indent=1) + "\n", "utf-8")
 
 
 def stage_numbers() -> dict[str, Any]:

@@ -4,7 +4,8 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Int, PyTree
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -51,10 +52,16 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
 
 
+def from_codes(codes: Int[ArrayLike, "..."]) -> RESULTS:
+    """The first failure of a batch of codes of outcomes (success if there is none)."""
+    codes = jnp.ravel(jnp.asarray(codes))
+    first = codes[jnp.argmax(codes != 0)]
+    return eqx.tree_at(lambda result: result._value, RESULTS.successful, first)
+
+
 def worst(result: RESULTS) -> RESULTS:
     """The first failure of a batch of outcomes (success if there is none)."""
-    codes = jnp.ravel(result._value)
-    return eqx.tree_at(lambda r: r._value, result, codes[jnp.argmax(codes != 0)])
+    return from_codes(result._value)
 
 
 def combine(*outcomes: RESULTS) -> RESULTS:

@@ -24,6 +24,12 @@ class Outcome(NamedTuple):
     num_accepted_steps: Array
     num_rejected_steps: Array
 
+    @classmethod
+    def without_steps(cls, result: RESULTS) -> "Outcome":
+        """Of what took no solver."""
+        none = jnp.zeros((), int)
+        return cls(result, none, none, none)
+
     def stats(self) -> dict[str, Array]:
         return {name: getattr(self, name) for name in self._fields if name != "result"}
 

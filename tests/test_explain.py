@@ -115,6 +115,16 @@ def test_a_potential_of_the_user():
     assert again["mine"].distance < 1e-10 and again["mine"].kkt_error < 1e-10
 
 
+def test_rows_that_repeat_others_change_nothing():
+    X, y = np.asarray(SPARSE.X), np.asarray(SPARSE.y)
+    twice = jms.Problem(np.vstack([X, X[:3]]), np.append(y, y[:3]))
+    beta = jnp.linalg.pinv(X) @ y
+    once, again = named(jms.explain(SPARSE, beta)), named(jms.explain(twice, beta))
+    for name, row in once.items():
+        assert again[name].kkt_error == pytest.approx(row.kkt_error, rel=1e-6, abs=1e-10), name
+        assert again[name].distance == pytest.approx(row.distance, rel=1e-6, abs=1e-10), name
+
+
 def test_float32():
     X, y = np.asarray(SPARSE.X, np.float32), np.asarray(SPARSE.y, np.float32)
     problem = jms.Problem(X, y)
@@ -134,6 +144,12 @@ def test_float32():
 def test_bad_input(beta, words):
     with pytest.raises(ValueError, match=words):
         jms.explain(SPARSE, beta)
+
+
+def test_a_name_of_ours_is_refused():
+    beta = jnp.linalg.pinv(SPARSE.X) @ SPARSE.y
+    with pytest.raises(ValueError, match="'l2' is the name of one of ours"):
+        jms.explain(SPARSE, beta, potentials={"l2": jnp.cosh})
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):

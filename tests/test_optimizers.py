@@ -298,18 +298,18 @@ def test_runs_are_those_of_a_plain_loop(kind, depth):
         np.testing.assert_allclose(run.loss, loss, rtol=1e-7)
 
 
+def apart(problem, optimizer, count, flow):
+    """How far so many steps are from a flow at its nine times."""
+    every = int(count) // 9
+    run = jms.train(problem, optimizer, ALPHA, int(count), record_every=every)
+    return np.max(np.abs(run.history.beta[1:] - flow.beta))
+
+
 def test_order_one_towards_the_flow_in_time(blocks, flow):
     counts = np.array([90, 270, 900])  # a decade of η
     errors = []
     for count in counts:
-        run = jms.train(
-            blocks,
-            jms.smoothed_sign(0.9 / count, 0.1),
-            ALPHA,
-            int(count),
-            record_every=int(count) // 9,
-        )
-        errors.append(np.max(np.abs(run.history.beta[1:] - flow.beta)))
+        errors.append(apart(blocks, jms.smoothed_sign(0.9 / count, 0.1), count, flow))
     slope = np.polyfit(np.log(1 / counts), np.log(errors), 1)[0]
     assert abs(slope - 1) < 0.1, (slope, errors)
 
@@ -542,14 +542,7 @@ def test_adam_tends_to_its_flow_at_first_order(blocks):
     for count in counts:
         eta = 0.9 / count
         b1, b2 = np.exp(-eta / 0.05), np.exp(-eta / 0.1)
-        run = jms.train(
-            blocks,
-            optax.adam(eta, b1, b2, eps=0.1),
-            ALPHA,
-            int(count),
-            record_every=int(count) // 9,
-        )
-        errors.append(np.max(np.abs(run.history.beta[1:] - flow.beta)))
+        errors.append(apart(blocks, optax.adam(eta, b1, b2, eps=0.1), count, flow))
     slope = np.polyfit(np.log(1 / counts), np.log(errors), 1)[0]
     assert abs(slope - 1) < 0.1, (slope, errors)
     want = flow.residual @ X * flow.u

@@ -62,10 +62,7 @@ def _as_blocks(problem: Problem, epsilon: float, alpha: float) -> Blocks:
 
 def _interval(blocks: Blocks) -> float:
     """The largest ε of Assumption 3.3, common to all blocks that move."""
-    a = np.abs(blocks.x)
-    least = np.min(a, axis=1, where=a > 0, initial=np.inf)
-    bounds = least * np.abs(blocks.y) / 2 * blocks.alpha
-    return float(np.min(bounds[blocks.y != 0], initial=np.inf))
+    return float(np.min(blocks.largest_epsilon[blocks.y != 0], initial=np.inf))
 
 
 def _with_interval(measured: Measured, slopes: np.ndarray) -> Measured:

@@ -1,8 +1,9 @@
 """`jaxmd-sign certify`: from words to a certificate, and back to a table, JSON, HTML and a file."""
 
 from .._data import load_problem, stored_number
+from .._files import check_file
 from ._api import Certificate, certify, certify_random
-from ._report import check_output, write_html, write_worst
+from ._report import write_html, write_worst
 
 
 def certify_command(
@@ -25,8 +26,8 @@ def certify_command(
         raise ValueError("--random draws data, epsilon and alpha itself. Leave them out.")
     if random is None and (not out is claim is seed is None or outside):
         raise ValueError("--seed, --outside, --out and --claim belong to --random N.")
-    check_output("out", out, ".npz")
-    check_output("html", html, ".html")
+    check_file("out", out, ".npz")
+    check_file("html", html, ".html")
     if random is not None:
         certificate = certify_random(random, seed or 0, outside=outside)
         title = f"{random} random instances, seed {seed or 0}"

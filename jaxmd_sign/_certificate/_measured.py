@@ -1,6 +1,5 @@
 """Blocks solved and measured: every claim about a block, on many at once."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
@@ -15,6 +14,7 @@ from jaxtyping import Array, Bool
 from .._mirror import mirror_map
 from .._powers import power_difference
 from .._results import combine
+from .._sweep._devices import num_cores
 from . import _bounds
 from ._case import Case, Sloped, solve_case, solve_slope
 from ._claims import BLOCK_CLAIMS, SOLVES
@@ -54,6 +54,18 @@ class Blocks(NamedTuple):
         """The unit of gradients and ε."""
         label = np.where(self.y == 0, 1, np.abs(self.y))
         return np.abs(self.x).sum(axis=1) * label * self.weight_unit
+
+    @property
+    def largest_epsilon(self) -> np.ndarray:
+        """Up to which Assumption 3.3 allows ε."""
+        a = np.abs(self.x)
+        least = np.min(a, axis=1, where=a > 0, initial=np.inf)
+        return least * np.abs(self.y) / 2 * self.alpha
+
+    @property
+    def largest_alpha(self) -> np.ndarray:
+        """Up to which Assumption 3.3 allows α."""
+        return np.sqrt(np.abs(self.y) / (18 * np.abs(self.x).sum(axis=1)))
 
     def at(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """x, y, ε and α of some blocks."""
@@ -180,7 +192,7 @@ def _in_chunks(blocks: Blocks, effort: Effort, sizes: Sequence[int]) -> Measured
         return jax.tree.map(np.asarray, measure_blocks(solve_blocks(*blocks.at(part), effort)))
 
     first = one(parts[0])  # compile once
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         rest = list(pool.map(one, parts[1:]))
     place, together = np.empty(len(order), int), np.concatenate(parts)
     place[together] = np.arange(len(together))

@@ -21,16 +21,15 @@ def draw_blocks(num: int, seed: int, outside: bool) -> Blocks:
     x = rng.uniform(0.1, 3, (n, WIDTH)) * rng.choice([-1.0, 1.0], (n, WIDTH))
     x = np.where(np.arange(WIDTH) < sizes[:, None], x, 0)
     y = rng.uniform(0.2, 3, n) * rng.choice([-1.0, 1.0], n)
-    a = np.abs(x)
-    reach = np.abs(y) / (18 * a.sum(axis=1))
-    largest = np.sqrt(np.minimum.reduceat(reach, starts))
+    ones = np.ones(n)  # to be drawn: ε, and α of which its bound is a multiple
+    blocks = Blocks(x, y, ones, ones, starts)
+    largest = np.minimum.reduceat(blocks.largest_alpha, starts)
     alpha = largest * 10 ** rng.uniform(-3, 2 if outside else 0, num)
-    least = np.min(a, axis=1, where=a > 0, initial=np.inf) * np.abs(y) / 2
-    bound = np.minimum.reduceat(least, starts) * alpha
+    bound = np.minimum.reduceat(blocks.largest_epsilon, starts) * alpha
     epsilon = bound * 10 ** rng.uniform(-4 if outside else -3, 4 if outside else 0, num)
     if outside:  # ε at least above its bound where α is not above its own
         epsilon = np.where((alpha <= largest) & (epsilon <= bound), bound**2 / epsilon, epsilon)
-    return Blocks(x, y, np.repeat(epsilon, counts), np.repeat(alpha, counts), starts)
+    return blocks._replace(epsilon=np.repeat(epsilon, counts), alpha=np.repeat(alpha, counts))
 
 
 def certify_instances(
@@ -50,15 +49,11 @@ def certify_instances(
 
 def _assumptions(blocks: Blocks) -> list[Row]:
     """On how many instances each assumption holds; that one does not is no violation."""
-    a, Y = np.abs(blocks.x), np.abs(blocks.y)
-    least = np.min(a, axis=1, where=a > 0, initial=np.inf)
-    epsilon = 1 - blocks.epsilon / (least * Y * blocks.alpha / 2)
-    alpha = 1 - blocks.alpha**2 * 18 * a.sum(axis=1) / Y
-    each = {
-        "3.2": np.ones_like(Y),
-        "3.3": np.minimum(epsilon, alpha),
-        "3.8": -np.abs(np.sum(a > 0, axis=1) - 2) / 2,
-    }
+    smallness = np.minimum(
+        1 - blocks.epsilon / blocks.largest_epsilon, 1 - (blocks.alpha / blocks.largest_alpha) ** 2
+    )
+    num_columns = np.count_nonzero(blocks.x, axis=1)
+    each = {"3.2": np.ones(len(blocks.y)), "3.3": smallness, "3.8": -np.abs(num_columns - 2) / 2}
     rows = []
     for number, margins in each.items():
         margin = np.minimum.reduceat(margins, blocks.starts)

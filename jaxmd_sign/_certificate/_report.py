@@ -50,16 +50,6 @@ def _number(value: float) -> str:
     return f"{value:.2e}" if np.isfinite(value) else "–"
 
 
-def check_output(name: str, path: str | None, suffix: str) -> None:
-    """`ValueError` before the work rather than after it."""
-    if path is None:
-        return
-    if Path(path).suffix.lower() != suffix:
-        raise ValueError(f"{name} must end in {suffix}, but is {path}.")
-    if not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"{name}: the folder of {path} does not exist. Make it first.")
-
-
 def write_worst(certificate: Certificate, path: str, claim: str | None) -> None:
     """Save the worst instance of a claim for `load_problem`, with ε, α and the claim.
 

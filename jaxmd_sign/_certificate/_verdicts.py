@@ -7,12 +7,10 @@ smallest over the blocks to which it applies.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
 from .._report import sentence
-from .._results import RESULTS
+from .._results import from_codes
 from ._claims import BLOCK_CLAIMS, CLAIMS, MISSING, SOLVES, Claim
 from ._measured import Blocks, Measured
 
@@ -175,4 +173,4 @@ def reason(code: int) -> str:
     """Why a number is missing, by the code of its solve."""
     if code == 0:
         return "the number is not finite"
-    return sentence(eqx.tree_at(lambda r: r._value, RESULTS.successful, jnp.asarray(code)))
+    return sentence(from_codes(code))

@@ -1,11 +1,11 @@
 """Commands about limits: figures of the source, one limit, and what explains it."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import arg
 
-from ._words import DATA, complain
+from ._words import Alpha, Data, Json, Label, MaxSteps, Reference, complain
 
 
 @dataclass
@@ -35,19 +35,13 @@ class Reproduce:
 class Limit:
     """`jaxmd-sign limit`."""
 
-    data: Annotated[str, arg(help=DATA, metavar="F")]
+    data: Data
     epsilon: Annotated[float, arg(help="Stability constant ε > 0.", metavar="E")]
-    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")]
-    label: Annotated[
-        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
-    ] = None
-    reference: Annotated[
-        Literal["start", "warmup"], arg(help="Where D is measured from: 0⁺ or T₁.")
-    ] = "start"
-    max_steps: Annotated[
-        int | None, arg(help="Most solver steps, the solver's own if None.", metavar="N")
-    ] = None
-    json: Annotated[bool, arg(help="Print one JSON object instead of tables.")] = False
+    alpha: Alpha
+    label: Label = None
+    reference: Reference = "start"
+    max_steps: MaxSteps = None
+    json: Json = False
 
     def run(self) -> int:
         """Solve and print; the exit status."""
@@ -70,8 +64,8 @@ class Limit:
 class Explain:
     """`jaxmd-sign explain`."""
 
-    data: Annotated[str, arg(help=DATA, metavar="F")]
-    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")]
+    data: Data
+    alpha: Alpha
     epsilon: Annotated[
         float | None, arg(help="Stability constant ε > 0 of smoothed sign descent.", metavar="E")
     ] = None
@@ -79,10 +73,8 @@ class Explain:
     plot: Annotated[
         str | None, arg(help="Figure of the distances over p, .png, .pdf or .svg.", metavar="P.png")
     ] = None
-    label: Annotated[
-        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
-    ] = None
-    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+    label: Label = None
+    json: Json = False
 
     def run(self) -> int:
         """Solve, compare and print; the exit status."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from ._words import DATA, complain
+from ._words import DATA, Alpha, Depth, Json, Label, complain
 
 
 @dataclass
@@ -19,9 +19,7 @@ class Certify:
     alpha: Annotated[
         float | None, arg(help="Initial weights α > 0, those of an .npz if None.", metavar="A")
     ] = None
-    label: Annotated[
-        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
-    ] = None
+    label: Label = None
     random: Annotated[
         int | None, arg(help="Random instances instead of data, this many.", metavar="N")
     ] = None
@@ -37,7 +35,7 @@ class Certify:
     html: Annotated[str | None, arg(help="Also write a report with plots.", metavar="R.html")] = (
         None
     )
-    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+    json: Json = False
 
     def run(self) -> int:
         """Judge every claim and print; 0 whether or not claims hold."""
@@ -67,7 +65,7 @@ class Train:
         arg(help="Which optimiser of optax."),
     ] = "smoothed_sign"
     learning_rate: Annotated[float, arg(help="Step size η > 0.", metavar="H")] = 1e-3
-    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")] = 0.05
+    alpha: Alpha = 0.05
     steps: Annotated[int, arg(help="Most steps.", metavar="N")] = 10_000
     tol: Annotated[
         float | None,
@@ -76,10 +74,8 @@ class Train:
     record_every: Annotated[
         int | None, arg(help="Steps from record to record, N/100 if None.", metavar="K")
     ] = None
-    depth: Annotated[int, arg(help="M of the model β = u^M − v^M, from 2 to 8.", metavar="M")] = 2
-    label: Annotated[
-        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
-    ] = None
+    depth: Depth = 2
+    label: Label = None
     epsilon: Annotated[
         float | None, arg(help="Stability constant; optax's own if None.", metavar="E")
     ] = None
@@ -96,7 +92,7 @@ class Train:
     bias_correction: Annotated[bool | None, arg(help="Of rmsprop; off if None.")] = None
     momentum: Annotated[float | None, arg(help="Of sgd and rmsprop.", metavar="B")] = None
     weight_decay: Annotated[float | None, arg(help="Of adamw and lion.", metavar="W")] = None
-    json: Annotated[bool, arg(help="Print one JSON object instead of tables.")] = False
+    json: Json = False
     study: Annotated[
         bool, arg(help="Compare optimisers with the flow over ε instead: figure, words, numbers.")
     ] = False

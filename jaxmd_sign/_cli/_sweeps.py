@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from ._words import DATA, complain
+from ._words import Alpha, Data, Depth, Json, Label, MaxSteps, Reference, Smoothing, complain
 
 _GRID = "LO:HI:N, N numbers of one ratio from LO to HI, or one number; each > 0."
 
@@ -15,7 +15,7 @@ _GRID = "LO:HI:N, N numbers of one ratio from LO to HI, or one number; each > 0.
 class Sweep:
     """`jaxmd-sign sweep`."""
 
-    data: Annotated[str, arg(help=DATA, metavar="F")]
+    data: Data
     epsilon: Annotated[str, arg(help=f"Stability constants ε: {_GRID}", metavar="LO:HI:N")]
     alpha: Annotated[str, arg(help=f"Initial weights α: {_GRID}", metavar="LO:HI:N")]
     out: Annotated[
@@ -25,17 +25,11 @@ class Sweep:
     plot: Annotated[
         str | None, arg(help="Figure of KKT error and gap, .png, .pdf or .svg.", metavar="P.png")
     ] = None
-    label: Annotated[
-        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
-    ] = None
+    label: Label = None
     rtol: Annotated[float, arg(help="Relative tolerance of β∞.", metavar="R")] = 1e-6
-    reference: Annotated[
-        Literal["start", "warmup"], arg(help="Where D is measured from: 0⁺ or T₁.")
-    ] = "start"
-    smoothing: Annotated[
-        Literal["abs", "sqrt", "tanh", "clip"], arg(help="How the sign is smoothed.")
-    ] = "abs"
-    depth: Annotated[int, arg(help="M of the model β = u^M − v^M, from 2 to 8.", metavar="M")] = 2
+    reference: Reference = "start"
+    smoothing: Smoothing = "abs"
+    depth: Depth = 2
     max_steps: Annotated[
         int | None, arg(help="Most solver steps per block, 65536 if None.", metavar="N")
     ] = None
@@ -101,8 +95,8 @@ class Status:
 class Tune:
     """`jaxmd-sign tune`."""
 
-    data: Annotated[str, arg(help=DATA, metavar="F")]
-    alpha: Annotated[float, arg(help="Initial weights α > 0.", metavar="A")]
+    data: Data
+    alpha: Alpha
     objective: Annotated[
         Literal["kkt_error", "bregman_gap", "distance_to_minimizer"],
         arg(help="What is to be least."),
@@ -119,20 +113,14 @@ class Tune:
     plot: Annotated[
         str | None, arg(help="Figure of the search, .png, .pdf or .svg.", metavar="P.png")
     ] = None
-    label: Annotated[
-        str | None, arg(help="CSV column that holds y, the last if None.", metavar="NAME")
-    ] = None
+    label: Label = None
     rtol: Annotated[
         float | None, arg(help="Relative tolerance of each limit, chosen if None.", metavar="R")
     ] = None
-    smoothing: Annotated[
-        Literal["abs", "sqrt", "tanh", "clip"], arg(help="How the sign is smoothed.")
-    ] = "abs"
-    depth: Annotated[int, arg(help="M of the model β = u^M − v^M, from 2 to 8.", metavar="M")] = 2
-    max_steps: Annotated[
-        int | None, arg(help="Most solver steps, the solver's own if None.", metavar="N")
-    ] = None
-    json: Annotated[bool, arg(help="Print one JSON object instead of a table.")] = False
+    smoothing: Smoothing = "abs"
+    depth: Depth = 2
+    max_steps: MaxSteps = None
+    json: Json = False
 
     def run(self) -> int:
         """Search and print; the exit status."""

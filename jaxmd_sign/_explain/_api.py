@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ from .._checks import Numbers, as_array, as_positive, is_traced
 from .._dual import Dual, minimize_potential
 from .._kkt import _project
 from .._mirror import AbstractPotential, HyperbolicEntropy, mirror_map
-from .._problem import Problem
+from .._problem import Problem, full_rank
 from .._tuning._search import Sample, search
 from ._l1 import l1_minimizer, l1_stationarity
-from ._potentials import FAMILIES, FIXED, Family, FromFunction
+from ._potentials import FAMILIES, NORMS, Family, FromFunction, PowerNorm
 
 _CURVE = 60
 
@@ -86,20 +86,32 @@ def explain(
     """
     beta = _usable_beta(problem, beta)
     rows = [_l1_row(problem, beta)]
-    fixed = {name: make() for name, make in FIXED.items()}
-    if alpha is not None:
-        fixed["hyperbolic_entropy"] = HyperbolicEntropy(as_positive("alpha", alpha, problem.dtype))
-    for name, potential in (potentials or {}).items():
-        own = isinstance(potential, AbstractPotential)
-        fixed[name] = potential if own else FromFunction(potential)
-    for name, potential in fixed.items():
-        parameter = float(alpha) if name == "hyperbolic_entropy" and alpha else np.nan
+    for name, potential, parameter in _fixed(problem, alpha, potentials or {}):
         rows.append(_row(problem, beta, potential, name, parameter))
     rows += [_fitted_row(problem, beta, family, name) for name, family in FAMILIES.items()]
     p = 1 + np.geomspace(*FAMILIES["lp"].bounds, _CURVE)
     curve = _half_squares(problem, beta, FAMILIES["lp"], jnp.log(p - 1).astype(beta.dtype))
     rows.sort(key=lambda row: row.distance if np.isfinite(row.distance) else np.inf)
     return Explanation(tuple(rows), p, np.sqrt(2 * np.asarray(curve)))
+
+
+def _fixed(
+    problem: Problem, alpha: float | None, own: Mapping[str, Any]
+) -> list[tuple[str, AbstractPotential, float]]:
+    """Name, potential and parameter of all that nothing is fitted in."""
+    fixed: list[tuple[str, AbstractPotential, float]] = [
+        (name, PowerNorm(jnp.asarray(p, problem.dtype)), np.nan) for name, p in NORMS.items()
+    ]
+    if alpha is not None:
+        number = as_positive("alpha", alpha, problem.dtype)
+        fixed.append(("hyperbolic_entropy", HyperbolicEntropy(number), float(number)))
+    taken = {"l1", "hyperbolic_entropy", *NORMS, *(f"{name}_fitted" for name in FAMILIES)}
+    for name, potential in own.items():
+        if name in taken:
+            raise ValueError(f"potentials: {name!r} is the name of one of ours. Choose another.")
+        whole = isinstance(potential, AbstractPotential)
+        fixed.append((name, potential if whole else FromFunction(potential), np.nan))
+    return fixed
 
 
 def _usable_beta(problem: Problem, beta: Numbers) -> Float[Array, " d"]:
@@ -184,7 +196,7 @@ def _fit(
             return jax.jvp(partial(_half_square, problem, beta, family), (t,), (jnp.ones_like(t),))
 
         value, slope = jax.vmap(one)(t)
-        return Sample(t, value, slope, jnp.ones_like(t), jnp.zeros(t.shape, int))
+        return Sample(t, value, slope, None)
 
     unit = family.unit * jnp.log(jnp.max(jnp.abs(beta)))
     low, high = (jnp.log(jnp.asarray(bound, beta.dtype)) + unit for bound in family.bounds)
@@ -201,12 +213,13 @@ def _fitted_row(problem: Problem, beta: Float[Array, " d"], family: Family, name
 
 def _l1_row(problem: Problem, beta: Float[Array, " d"]) -> Row:
     X, y, given = (np.asarray(x) for x in (problem.X, problem.y, beta))
+    rows = X if problem.is_block_diagonal else np.asarray(full_rank(problem)[0])
     minimizer, note = l1_minimizer(X, y)
     return Row(
         "l1",
         np.nan,
         float(np.linalg.norm(given - minimizer) / np.linalg.norm(given)),
-        l1_stationarity(X, given),
+        l1_stationarity(rows, given),
         float(np.sum(np.abs(given)) - np.sum(np.abs(minimizer))),
         minimizer,
         note,

@@ -2,17 +2,16 @@
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from .._figures import PLOT_KINDS, save_plot
+from .._files import check_file
 from .._limit import solve_limit
 from .._problem import Problem
-from .._report import sentence
+from .._report import number_table, sentence
 from .._rules import GradientDescent, SmoothedSign
-from .._sweep._plot import check_plot
 from ._api import Explanation, explain
-from ._plot import plot
+from ._plot import draw_explanation
 
 _WORDS = {
     "l1": "ℓ₁",
@@ -35,8 +34,7 @@ def explain_command(
     """The numbers under their names, and whether the limit was found."""
     if (epsilon is None) != gradient_descent:
         raise ValueError("epsilon: give either --epsilon E or --gradient-descent.")
-    if figure is not None:
-        check_plot(figure, None)
+    check_file("plot", figure, *PLOT_KINDS)
     rule = GradientDescent() if epsilon is None else SmoothedSign(epsilon)
     limit = solve_limit(problem, rule, alpha)
     numbers = {"epsilon": epsilon, "alpha": alpha, "result": sentence(limit.result)}
@@ -44,7 +42,7 @@ def explain_command(
         return numbers, False
     found = explain(problem, limit.beta, alpha=alpha)
     if figure is not None:
-        plot(found, figure)
+        save_plot(lambda: draw_explanation(found), figure)
     return numbers | _numbers(found) | {"beta": limit.beta}, True
 
 
@@ -60,9 +58,7 @@ def print_explanation(numbers: dict[str, Any], title: str, console: Console) -> 
         f"[bold]What explains the limit[/bold] on {title}, {rule}, α = {numbers['alpha']:g}",
         highlight=False,
     )
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("potential", "p or α", "distance", "KKT error", "gap"):
-        table.add_column(name, justify="left" if name == "potential" else "right")
+    table = number_table("potential", "p or α", "distance", "KKT error", "gap")
     for row in numbers["rows"]:
         has_none = row["parameter"] != row["parameter"]
         table.add_row(

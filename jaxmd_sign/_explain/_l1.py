@@ -20,7 +20,7 @@ def l1_minimizer(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def l1_stationarity(X: np.ndarray, beta: np.ndarray) -> float:
-    """The least ‖g − Xᵀν‖ / ‖g‖ over ν and subgradients g of ‖·‖₁ at β."""
+    """The least ‖g − Xᵀν‖ / ‖g‖ over ν and subgradients g of ‖·‖₁ at β, for X of full row rank."""
     size = np.abs(beta)
     free = size <= _ZERO * np.max(size)
     Q, _ = np.linalg.qr(X.T)

@@ -1,10 +1,9 @@
 """An explanation drawn: how far β is from the ℓ_p minimisers over p, and from the others."""
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from .._figures import _COLORS, _DASHES, _GREY, _STYLE, _WIDTH
+from .._figures import _COLORS, _DASHES, _GREY, _WIDTH
 from ._api import Explanation
 
 LABELS = {
@@ -16,15 +15,6 @@ LABELS = {
     "hyperbolic_entropy_fitted": "hyperbolic entropy, fitted",
 }
 _MARKED = {"l1": 1.0, "l3/2": 1.5, "l2": 2.0}
-
-
-def plot(explanation: Explanation, path: str) -> None:
-    """Draw and save."""
-    with mpl.rc_context(_STYLE):
-        try:
-            draw_explanation(explanation).savefig(path)
-        except OSError as error:
-            raise ValueError(f"plot: cannot write {path} ({error.strerror or error}).") from None
 
 
 def draw_explanation(explanation: Explanation) -> Figure:

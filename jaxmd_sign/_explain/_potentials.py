@@ -1,7 +1,7 @@
 """The potentials that may explain a β: one table, with what is fitted in each.
 
-To add one, add a line to `FAMILIES`; a user's own is an even, convex function φ(b) of one
-coordinate, which `FromFunction` makes a potential of.
+To add one, add a line to `FAMILIES` or `NORMS`; a user's own is an even, convex function φ(b) of
+one coordinate, which `FromFunction` makes a potential of.
 """
 
 from collections.abc import Callable
@@ -105,8 +105,5 @@ FAMILIES = {
 }
 """What is fitted: p from 1.05 to 3, α from 1e-4 to 30 times √‖β‖_∞."""
 
-FIXED: dict[str, Callable[[], AbstractPotential]] = {
-    "l3/2": lambda: PowerNorm(jnp.asarray(1.5)),
-    "l2": lambda: PowerNorm(jnp.asarray(2.0)),
-}
-"""What has no parameter; ℓ₁, which has no mirror map, is a linear program of its own."""
+NORMS = {"l3/2": 1.5, "l2": 2.0}
+"""p of what has no parameter; ℓ₁, which has no mirror map, is a linear program of its own."""

@@ -1,20 +1,18 @@
 """`jaxmd-sign train`: one run against the flow, or the study."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 from rich.console import Console
 
 from .._figures import save
+from .._files import fill_folder
 from .._kkt import kkt, safe_norm
 from .._limit import solve_limit
 from .._problem import Problem
-from .._report import format_number, number_table, sentence, to_json
+from .._report import coordinate_table, format_number, number_table, sentence, to_json
 from .._rules import GradientDescent, SmoothedSign
 from ._names import make_optimizer
 from ._plot import draw_study
@@ -23,7 +21,6 @@ from ._train import train
 from ._words import study_report
 
 _TINY = 1e-8  # the ε that stands for none: sign descent
-_MOST_ROWS = 12
 
 
 def train_report(
@@ -114,32 +111,17 @@ def print_training(report: dict[str, Any], title: str, console: Console) -> None
     table.add_row("distance ‖β − β_flow‖", format_number(report["distance_to_flow"]), "")
     table.add_row("steps", f"{int(report['num_steps'])}", "")
     console.print(table)
-    beta, d = np.asarray(report["beta"]), report["num_features"]
-    shown = np.sort(np.argsort(-np.abs(beta), stable=True)[:_MOST_ROWS])
-    table = number_table("i", "β", "β of the flow")
-    if d > len(shown):
-        table.caption = f"The {len(shown)} largest of {d} coordinates; --json has all."
-    for i in shown:
-        table.add_row(str(i), format_number(beta[i]), format_number(report["flow"]["beta"][i]))
-    console.print(table)
+    columns = {"β": report["beta"], "β of the flow": report["flow"]["beta"]}
+    console.print(coordinate_table(report["beta"], columns))
 
 
 def study(out: str) -> list[Path]:
     """Write the study to a folder: figure, words and numbers; the paths."""
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = tempfile.TemporaryDirectory(dir=folder, prefix=".draft-")
-    except OSError as error:
-        raise ValueError(
-            f"out: cannot write to the folder {folder} ({error.strerror}). Choose another."
-        ) from None
-    with draft as name:
+
+    def write(folder: Path) -> None:
         numbers = study_numbers()
-        save(draw_study(numbers), Path(name) / "study")
-        (Path(name) / "study.md").write_text(study_report(numbers), "utf-8")
-        (Path(name) / "summary.json").write_text(to_json(numbers, indent=1) + "\n", "utf-8")
-        written = sorted(Path(name).iterdir())
-        for path in written:
-            os.replace(path, folder / path.name)
-    return [folder / path.name for path in written]
+        save(draw_study(numbers), folder / "study")
+        (folder / "study.md").write_text(study_report(numbers), "utf-8")
+        (folder / "summary.json").write_text(to_json(numbers, indent=1) + "\n", "utf-8")
+
+    return fill_folder(out, write)

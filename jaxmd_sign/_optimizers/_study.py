@@ -156,8 +156,7 @@ def _gradient_descent_error() -> float:
     problem = Problem(_X[None], [_Y])
     alpha, limit = jnp.full(2, _ALPHA), solve_limit(problem, GradientDescent(), _ALPHA)
     u, v = alpha * jnp.exp(limit.dual), alpha * jnp.exp(-limit.dual)
-    none = jnp.zeros((), int)
-    report = Outcome(limit.result, none, none, none)
+    report = Outcome.without_steps(limit.result)
     end = limit_of_weights(problem, alpha, (u, v), (alpha, alpha), 2, report)
     return float(kkt(problem, end).error)
 

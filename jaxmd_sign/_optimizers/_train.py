@@ -226,10 +226,8 @@ def _assemble(problem, model, start, state: _State, rows, converged, ok) -> Trai
     )
     failed = RESULTS.where(result == RESULTS.not_converged, RESULTS.successful, result)
     u, v = (model.back(state.weights[name]) for name in "uv")
-    none = jnp.zeros((), int)
-    limit = limit_of_weights(
-        problem, start, (u, v), (start, start), model.depth, Outcome(result, none, none, none)
-    )
+    report = Outcome.without_steps(result)
+    limit = limit_of_weights(problem, start, (u, v), (start, start), model.depth, report)
 
     def numbers(at: Limit) -> tuple:
         return at.beta, at.dual, at.residual, at.potential

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from .._figures import save_plot
 from .._problem import Problem
 from ._api import MAX_STEPS, Outcome, run_sweep
 from ._cluster import cluster
-from ._plot import check_plot, plot
+from ._plot import check_plot, draw_sweep
 from ._status import failures
 from ._variables import CODES
 
@@ -29,15 +30,14 @@ def sweep_command(
 ) -> tuple[str, str | None]:
     """Sweep and plot: the line that sums it up, and what failed (None: nothing did)."""
     names = None if variables is None else [name.strip() for name in variables.split(",")]
-    if figure is not None:
-        check_plot(figure, names)
+    check_plot(figure, names)
     axes = values("epsilon", epsilon), values("alpha", alpha)
     settings |= {"variables": names, "product": True}
     settings["max_steps"] = MAX_STEPS if max_steps is None else max_steps
     with cluster(scheduler, workers) as client:
         outcome = run_sweep(problem, *axes, store=out, client=client, chunk_size=None, **settings)
     if figure is not None:
-        plot(outcome.dataset, figure)
+        save_plot(lambda: draw_sweep(outcome.dataset), figure)
     return summary(outcome), complaint(outcome)
 
 

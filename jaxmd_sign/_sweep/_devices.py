@@ -48,4 +48,9 @@ def num_threads(problem: Problem) -> int:
     """
     if not is_cpu() or num_devices() > 1 or not isinstance(problem.data, Blocks):
         return 1
+    return num_cores()
+
+
+def num_cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

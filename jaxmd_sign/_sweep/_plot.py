@@ -1,7 +1,6 @@
 """A sweep drawn: KKT error and Bregman gap over ε, a line for each α or a map of both."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -10,39 +9,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .._figures import _STYLE, _WIDTH
+from .._figures import _WIDTH, LABELS, PLOT_KINDS
+from .._files import check_file
 
-_LABELS = {
-    "kkt_error": r"KKT error $\|e\|$",
-    "bregman_gap": r"gap $D(\beta_\infty) - D(\beta^*)$",
-}
+_SHOWN = ("kkt_error", "bregman_gap")
 _MOST_LINES = 8
-_KINDS = (".png", ".pdf", ".svg")
 _MAP, _MARK = "viridis", "#D55E00"
 
 
-def check_plot(path: str, variables: Sequence[str] | None) -> None:
+def check_plot(path: str | None, variables: Sequence[str] | None) -> None:
     """`ValueError` before a sweep rather than after it."""
-    if Path(path).suffix.lower() not in _KINDS:
-        raise ValueError(f"plot must end in {', '.join(_KINDS)}, but is {path}.")
-    if not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"plot: the folder of {path} does not exist. Make it first.")
-    if variables is not None and not set(_LABELS) & set(variables):
-        raise ValueError(f"plot needs one of the variables {', '.join(_LABELS)}.")
-
-
-def plot(dataset: xr.Dataset, path: str) -> None:
-    """Draw a sweep over ε × α and save it."""
-    with mpl.rc_context(_STYLE):
-        try:
-            draw_sweep(dataset).savefig(path)
-        except OSError as error:
-            raise ValueError(f"plot: cannot write {path} ({error.strerror or error}).") from None
+    check_file("plot", path, *PLOT_KINDS)
+    if path is not None and variables is not None and not set(_SHOWN) & set(variables):
+        raise ValueError(f"plot needs one of the variables {', '.join(_SHOWN)}.")
 
 
 def draw_sweep(dataset: xr.Dataset) -> Figure:
     """A panel for each of KKT error and gap that is there."""
-    names = [name for name in _LABELS if name in dataset]
+    names = [name for name in _SHOWN if name in dataset]
     draw = _lines if dataset.sizes["alpha"] <= _MOST_LINES else _map
     figure = Figure(figsize=(_WIDTH if len(names) > 1 else _WIDTH / 2, 2.7), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -69,7 +53,7 @@ def _lines(
         if best[i] >= 0:
             axes.plot(epsilon[best[i]], values[best[i], i], "o", color=color, ms=4, clip_on=False)
     axes.plot([], [], "o", color="0.35", ms=4, label=r"least over $\varepsilon$")
-    axes.set_ylabel(_LABELS[name])
+    axes.set_ylabel(LABELS[name])
     axes.set_ylim(0)
 
 
@@ -83,7 +67,7 @@ def _map(axes: Axes, epsilon: np.ndarray, alpha: np.ndarray, values: np.ndarray,
         cmap=_MAP,
         rasterized=True,
     )
-    axes.figure.colorbar(sheet, ax=axes, label=_LABELS[name])
+    axes.figure.colorbar(sheet, ax=axes, label=LABELS[name])
     best = _least(values)[rows]
     there = best >= 0
     axes.plot(

@@ -3,18 +3,17 @@
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from .._assumptions import check_assumptions
+from .._figures import PLOT_KINDS, save_plot
+from .._files import check_file
 from .._problem import Problem
-from .._report import sentence
+from .._report import number_table, sentence
 from .._results import RESULTS
 from .._sweep._api import sweep
-from .._sweep._plot import check_plot
 from ._api import tune_epsilon
-from ._plot import ADAM, plot
+from ._plot import ADAM, draw_tuning
 from ._tune import Tuning
 
 _ANSWERS = (
@@ -34,15 +33,15 @@ def tune_command(
     **settings: Any,
 ) -> tuple[dict[str, Any], bool]:
     """The numbers under their names, and whether there is an answer."""
-    if figure is not None:
-        check_plot(figure, None)
-        if settings["per"] != "problem":
-            raise ValueError('plot shows one epsilon. Use it with per "problem".')
+    check_file("plot", figure, *PLOT_KINDS)
+    if figure is not None and settings["per"] != "problem":
+        raise ValueError('plot shows one epsilon. Use it with per "problem".')
     settings |= {} if max_steps is None else {"max_steps": max_steps}
     tuning = tune_epsilon(problem, alpha, objective=objective, bounds=_bounds(bounds), **settings)
     numbers = {"alpha": alpha, "objective_name": objective, **_numbers(tuning)}
     if figure is not None:
-        plot(numbers | _curve(problem, alpha, objective, tuning, settings), figure)
+        drawn = numbers | _curve(problem, alpha, objective, tuning, settings)
+        save_plot(lambda: draw_tuning(drawn), figure)
     successful = tuning.result == RESULTS.successful
     return numbers, bool(successful) or any(bool(tuning.result == one) for one in _ANSWERS)
 
@@ -93,9 +92,7 @@ def print_tuning(numbers: dict[str, Any], title: str, console: Console) -> None:
     """ε* and what is known of it, in a table; then the sentence of the result."""
     name, stats = numbers["objective_name"], numbers["stats"]
     console.print(f"[bold]The best ε[/bold] on {title}: least {name}", highlight=False)
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("quantity")
-    table.add_column("value", justify="right")
+    table = number_table("quantity", "value")
     epsilon, gradient = np.asarray(numbers["epsilon"]), np.asarray(numbers["gradient"])
     if epsilon.ndim == 0:
         table.add_row("ε*", f"{epsilon:.7g}")

@@ -2,27 +2,12 @@
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from .._figures import _COLORS, _GREY, _SHADE, _STYLE, _WIDTH, _label_above
+from .._figures import _COLORS, _GREY, _SHADE, _WIDTH, LABELS, _label_above
 
 ADAM = 1e-8  # the usual ε of implementations of Adam
-_LABELS = {
-    "kkt_error": r"KKT error $\|e\|$",
-    "bregman_gap": r"gap $D(\beta_\infty) - D(\beta^*)$",
-    "distance_to_minimizer": r"distance $\|\beta_\infty - \beta^*\|$",
-}
-
-
-def plot(numbers: dict[str, Any], path: str) -> None:
-    """Draw and save."""
-    with mpl.rc_context(_STYLE):
-        try:
-            draw_tuning(numbers).savefig(path)
-        except OSError as error:
-            raise ValueError(f"plot: cannot write {path} ({error.strerror or error}).") from None
 
 
 def draw_tuning(numbers: dict[str, Any]) -> Figure:
@@ -37,7 +22,7 @@ def draw_tuning(numbers: dict[str, Any]) -> Figure:
     )
     axes.set(xscale="log", xlim=(epsilon[0], epsilon[-1]), xlabel=r"$\varepsilon$")
     axes.set_ylim(min(0, 1.05 * np.nanmin(curve)), 1.08 * np.nanmax(curve))
-    axes.set_ylabel(_LABELS[numbers["objective_name"]])
+    axes.set_ylabel(LABELS[numbers["objective_name"]])
     where = axes.get_xaxis_transform()
     largest = numbers["largest"]
     if np.isfinite(largest):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 _WIDE = 3  # points in a round
 NUM_SWEEP = 24
@@ -22,13 +22,12 @@ _CUBIC = 1e-2  # narrower, the values say nothing that the slopes do not say bet
 
 
 class Sample(NamedTuple):
-    """Points: t, value and slope there, the size to judge noise by, and the code of the solve."""
+    """Points: t, value and slope there, and what else the caller wants to know of each."""
 
     t: Float[Array, " N"]
     value: Float[Array, " N"]
     slope: Float[Array, " N"]
-    size: Float[Array, " N"]
-    code: Int[Array, " N"]
+    aux: PyTree
 
 
 class Found(NamedTuple):
@@ -40,7 +39,7 @@ class Found(NamedTuple):
     curvature: Float[Array, ""]
     converged: Bool[Array, ""]
     samples: Sample
-    num_rounds: Int[Array, ""]
+    num_samples: Int[Array, ""]
 
 
 def search(
@@ -51,7 +50,6 @@ def search(
     near = jnp.asarray(
         jnp.finfo(low.dtype).eps ** 0.25, low.dtype
     )  # then the line through two slopes is exact enough
-    nothing = jnp.full(_ROUNDS * _WIDE, jnp.nan, low.dtype)
 
     def body(state):
         samples, num_rounds, _ = state
@@ -60,21 +58,21 @@ def search(
         last = ~(bracket.width > near) | (num_rounds == _ROUNDS - 1)
         points = jnp.where(last, bracket.around(near, low, high), bracket.narrower())
         points = jnp.where(sweeping, sweep[jnp.minimum(num_rounds, len(sweep) - 1)], points)
-        place = (num_rounds * _WIDE,)
+        place = num_rounds * _WIDE
         samples = jax.tree.map(
-            lambda old, new: lax.dynamic_update_slice(old, new.astype(old.dtype), place),
+            lambda old, new: lax.dynamic_update_slice_in_dim(old, new, place, 0),
             samples,
             evaluate(points),
         )
         return samples, num_rounds + 1, last & ~sweeping
 
-    none = Sample(nothing, nothing, nothing, nothing, jnp.zeros(nothing.shape, int))
+    none = jax.tree.map(_nothing, jax.eval_shape(evaluate, sweep[0]))
     start = none, jnp.zeros((), int), jnp.array(False)
     samples, num_rounds, _ = lax.while_loop(lambda state: ~state[2], body, start)
     final = jax.tree.map(
-        lambda part: lax.dynamic_slice(part, ((num_rounds - 1) * _WIDE,), (_WIDE,)), samples
+        lambda part: lax.dynamic_slice_in_dim(part, (num_rounds - 1) * _WIDE, _WIDE), samples
     )
-    t, value, slope, *_ = final
+    t, value, slope, _ = final
     return Found(
         t=t[1],
         value=value[1],
@@ -82,8 +80,15 @@ def search(
         curvature=(slope[2] - slope[0]) / (t[2] - t[0]),
         converged=num_rounds < _ROUNDS,
         samples=samples,
-        num_rounds=num_rounds,
+        num_samples=_WIDE * num_rounds,
     )
+
+
+def _nothing(like: jax.ShapeDtypeStruct) -> Array:
+    """Room for all rounds; NaN where no point has been."""
+    shape = (_ROUNDS * _WIDE, *like.shape[1:])
+    floating = jnp.issubdtype(like.dtype, jnp.floating)
+    return jnp.full(shape, jnp.nan if floating else 0, like.dtype)
 
 
 class _Bracket(NamedTuple):

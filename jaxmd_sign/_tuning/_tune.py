@@ -1,6 +1,5 @@
 """From an objective to the best ε: the sweep and search, the descent, and what to say of both."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,14 +11,12 @@ from jaxtyping import Array, Float, Int
 from .._assumptions import Assumptions, check_assumptions
 from .._limit import solve_limit
 from .._problem import Problem
-from .._results import RESULTS, check, combine
+from .._results import RESULTS, check, combine, from_codes
 from ._descent import Descended, descend
 from ._objectives import Objective, as_objective
 from ._search import NUM_SWEEP, Found, Sample, count_minima, search
 
 _NOISE = 100  # times rtol: less than this says nothing
-
-At = Callable[[Float[Array, " m"]], tuple[Array, tuple[Array, Array]]]
 
 
 class Options(NamedTuple):
@@ -65,7 +62,7 @@ def tune(problem, rule, alpha, objective, group, box, start, options: Options) -
 
     def at(t: Float[Array, " m"]):
         """The smooth objective at these log ε; the size that it is small beside, and a code."""
-        epsilon = jnp.exp(t[0] if num_groups == 1 else t[group])
+        epsilon = jnp.exp(_spread(t, group, options.per))
         limit = solve_limit(
             problem,
             rule.map_epsilon(lambda _: epsilon),
@@ -81,15 +78,15 @@ def tune(problem, rule, alpha, objective, group, box, start, options: Options) -
         return at(jnp.broadcast_to(t, (num_groups,)))
 
     def sample(t):
-        value, slope, (size, code) = jax.jvp(common, (t,), (jnp.ones_like(t),), has_aux=True)
-        return Sample(t, value, slope, size, code)
+        value, slope, aux = jax.jvp(common, (t,), (jnp.ones_like(t),), has_aux=True)
+        return Sample(t, value, slope, aux)
 
-    searched = None
+    searched = {"num_solves": jnp.zeros((), int), "num_failed": jnp.zeros((), int)}
     if start is None:
         found = search(jax.vmap(sample), *box)
-        searched = _from_search(problem, alpha, goal, found, options.rtol)
-        if num_groups == 1:
-            return searched
+        if options.per == "problem":
+            return _from_search(problem, alpha, goal, found, options.rtol)
+        searched = _counts(found)
         start = jnp.broadcast_to(found.t, (num_groups,))
     else:
         start = jnp.zeros(num_groups, start.dtype).at[group].set(jnp.log(start))
@@ -105,17 +102,16 @@ def tune(problem, rule, alpha, objective, group, box, start, options: Options) -
 def _from_search(
     problem: Problem, alpha: Array, goal: Objective, found: Found, rtol: float
 ) -> Tuning:
-    samples = found.samples
+    samples, (_, codes) = found.samples, found.samples.aux
     sweep = jax.tree.map(lambda part: part[:NUM_SWEEP], samples)
     levels, level = goal.level(sweep.value), goal.level(found.value)
-    noise = _NOISE * rtol * jnp.nanmax(goal.level(sweep.size))
+    noise = _NOISE * rtol * jnp.nanmax(goal.level(sweep.aux[0]))
     num_minima = count_minima(found, _NOISE * rtol * jnp.nanmax(jnp.abs(sweep.value)))
-    used = jnp.arange(samples.t.size) < 3 * found.num_rounds
-    failed = used & ~(jnp.isfinite(samples.value) & jnp.isfinite(samples.slope))
-    solved = jnp.any(used & ~failed)
+    counts = _counts(found)
+    solved = counts["num_failed"] < counts["num_solves"]
     flat = solved & (jnp.nanmax(levels) - jnp.fmin(jnp.nanmin(levels), level) <= noise)
     result = combine(
-        RESULTS.where(solved, RESULTS.successful, _first_failure(samples.code)),
+        RESULTS.where(solved, RESULTS.successful, from_codes(codes)),
         check(jnp.isfinite(level), RESULTS.not_finite),
         check(~flat, RESULTS.flat_objective),
         check(~(levels[0] - level <= noise), RESULTS.at_lower_bound),
@@ -132,17 +128,20 @@ def _from_search(
         history={"epsilon": jnp.exp(samples.t), "objective": goal.value(samples.value)},
         assumptions=check_assumptions(problem, epsilon, alpha),
         result=result,
-        stats={
-            "num_solves": jnp.sum(used),
-            "num_failed": jnp.sum(failed),
-            "num_minima": num_minima,
-        },
+        stats=counts | {"num_minima": num_minima},
     )
 
 
-def _first_failure(code: Int[Array, " N"]) -> RESULTS:
-    first = code[jnp.argmax(code != 0)]
-    return eqx.tree_at(lambda result: result._value, RESULTS.not_finite, first)
+def _counts(found: Found) -> dict[str, Int[Array, ""]]:
+    samples = found.samples
+    used = jnp.arange(samples.t.size) < found.num_samples
+    failed = used & ~(jnp.isfinite(samples.value) & jnp.isfinite(samples.slope))
+    return {"num_solves": jnp.sum(used), "num_failed": jnp.sum(failed)}
+
+
+def _spread(t: Float[Array, "*N m"], group: Int[Array, " d"], per: str) -> Float[Array, "..."]:
+    """One number for the problem, or one for each coordinate."""
+    return t[..., 0] if per == "problem" else t[..., group]
 
 
 def _from_descent(
@@ -151,17 +150,16 @@ def _from_descent(
     goal: Objective,
     box: tuple[Array, Array],
     group: Int[Array, " d"],
-    searched: Tuning | None,
+    searched: dict[str, Array],
     found: Descended,
     options: Options,
 ) -> Tuning:
-    """`searched` is how the start was found, if it was."""
+    """`searched` counts the solves that the start took."""
     low, high = box
     margin = 1e-3 * (high - low)  # the box itself is never reached
-    code = eqx.tree_at(lambda result: result._value, RESULTS.not_finite, found.code)
     noise = (_NOISE * options.rtol) ** 2 * found.size
     result = combine(
-        code,
+        from_codes(found.code),
         check(jnp.isfinite(found.value), RESULTS.not_finite),
         check(jnp.any(jnp.abs(found.first_gradient) > noise), RESULTS.flat_objective),
         check(jnp.all(found.t > low + margin), RESULTS.at_lower_bound),
@@ -169,21 +167,22 @@ def _from_descent(
         check(found.converged, RESULTS.search_not_converged),
     )
     lost = (result == RESULTS.flat_objective) | ~jnp.isfinite(found.value)
-    t = jnp.where(lost, jnp.nan, found.t)
-    epsilon = jnp.exp(t[0] if options.per == "problem" else t[group])
-    per_coordinate = found.points[:, 0] if options.per == "problem" else found.points[:, group]
-    history = {"epsilon": jnp.exp(per_coordinate), "objective": goal.value(found.values)}
-    solves = found.num_evaluations
-    if searched is not None:
-        solves = solves + searched.stats["num_solves"]
-    none = jnp.zeros((), int)
+    epsilon = jnp.exp(_spread(jnp.where(lost, jnp.nan, found.t), group, options.per))
+    gradient = found.gradient
     return Tuning(
         epsilon=epsilon,
         objective=goal.value(jnp.where(lost, jnp.nan, found.value)),
-        gradient=found.gradient[0] if options.per == "problem" else found.gradient,
+        gradient=gradient[0] if options.per == "problem" else gradient,
         curvature=jnp.asarray(jnp.nan, found.value.dtype),
-        history=history,
+        history={
+            "epsilon": jnp.exp(_spread(found.points, group, options.per)),
+            "objective": goal.value(found.values),
+        },
         assumptions=check_assumptions(problem, epsilon, alpha),
         result=result,
-        stats={"num_solves": solves, "num_failed": none, "num_minima": none},
+        stats={
+            "num_solves": searched["num_solves"] + found.num_evaluations,
+            "num_failed": searched["num_failed"],
+            "num_minima": jnp.zeros((), int),
+        },
     )

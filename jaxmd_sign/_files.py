@@ -1,0 +1,34 @@
+"""Files that people ask for: looked at before the work, and whole when they appear."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def check_file(name: str, path: str | None, *suffixes: str) -> None:
+    """`ValueError` before the work rather than after it; None is no file."""
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in suffixes:
+        raise ValueError(f"{name} must end in {', '.join(suffixes)}, but is {path}.")
+    if not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"{name}: the folder of {path} does not exist. Make it first.")
+
+
+def fill_folder(out: str | Path, write: Callable[[Path], None]) -> list[Path]:
+    """The files that `write` puts into a folder, which is made if need be: all, or none of them."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = tempfile.TemporaryDirectory(dir=folder, prefix=".draft-")
+    except OSError as error:
+        raise ValueError(
+            f"out: cannot write to the folder {folder} ({error.strerror}). Choose another."
+        ) from None
+    with draft as name:
+        write(Path(name))
+        written = sorted(Path(name).iterdir())
+        for path in written:
+            os.replace(path, folder / path.name)
+    return [folder / path.name for path in written]
