@@ -190,22 +190,24 @@ def limit_of_weights(
 ) -> Limit:
     """What the weights (u, v) at the end and at the reference say of a limit: θ = s∘w, δ = ω^M.
 
-    In discrete time a weight may overshoot 0; then its size counts.
+    In discrete time a weight may overshoot 0. It is the powers u^M and v^M that count: for an even
+    M a weight has no sign.
     """
     (u, v), (u_ref, v_ref) = end, reference
-    large, small = jnp.maximum(jnp.abs(u), jnp.abs(v)), jnp.minimum(jnp.abs(u), jnp.abs(v))
-    signs = jnp.sign(jnp.abs(u) - jnp.abs(v))
+    beta = power_difference(u, v, depth)
+    if depth % 2 == 0:
+        u, v = jnp.abs(u), jnp.abs(v)
     # At 0⁺ a weight has the sign of its first step; no column moves later than that at T₁.
     first = jnp.sign(pull_back(problem, problem.y))
     signs_ref = jnp.where(u_ref == v_ref, first, jnp.sign(u_ref - v_ref))
     return _assemble(
         problem,
         alpha,
-        beta=power_difference(u, v, depth),
-        dual=signs * large,
+        beta=beta,
+        dual=jnp.sign(u - v) * jnp.maximum(u, v),
         beta_reference=power_difference(u_ref, v_ref, depth),
         dual_reference=signs_ref * jnp.maximum(u_ref, v_ref),
-        potential=PowerPotential(small**depth, depth),
+        potential=PowerPotential(jnp.minimum(u, v) ** depth, depth),
         potential_reference=PowerPotential(jnp.minimum(u_ref, v_ref) ** depth, depth),
         report=report,
     )

@@ -15,8 +15,11 @@ from scipy.integrate import solve_ivp
 
 import jaxmd_sign as jms
 from jaxmd_sign._cli import main
+from jaxmd_sign._limit import limit_of_weights
+from jaxmd_sign._mirror import mirror_map
 from jaxmd_sign._optimizers import _study, _train
 from jaxmd_sign._optimizers._names import OPTIMIZERS, make_optimizer
+from jaxmd_sign._solve import Outcome
 
 X, Y, ALPHA = np.array([[1.3, 0.7, 0, 0], [0, 0, 0.5, -1.1]]), np.array([1.0, -0.8]), 0.05
 SMOOTHINGS = {
@@ -296,6 +299,28 @@ def test_runs_are_those_of_a_plain_loop(kind, depth):
         np.testing.assert_allclose(run.beta, beta, rtol=1e-9)
         loss = np.sum((data @ beta - Y) ** 2) / (2 * depth)
         np.testing.assert_allclose(run.loss, loss, rtol=1e-7)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_the_end_of_a_run_has_its_own_mirror_map(depth):
+    problem = jms.Problem([[1.3, -0.7, 0.4]], [1.0])
+    start, report = jnp.full(3, ALPHA), Outcome.without_steps(jms.RESULTS.successful)
+    # The last two columns have overshot 0 with their small weight.
+    ends = jnp.array([0.9, -0.2, 0.5]), jnp.array([0.1, 0.6, -0.3])
+    limit = limit_of_weights(problem, start, ends, (start, start), depth, report)
+    np.testing.assert_allclose(limit.beta, ends[0] ** depth - ends[1] ** depth, rtol=1e-14)
+    np.testing.assert_allclose(mirror_map(limit.potential, limit.beta), limit.dual, rtol=1e-14)
+    np.testing.assert_allclose(limit.dual, [0.9, -0.6, 0.5], rtol=1e-15)
+
+
+def test_the_dual_of_a_run_is_that_of_the_limit():
+    problem = jms.Problem([[1.3, -0.7]], [1.0])
+    run = jms.train(problem, jms.smoothed_sign(1e-4, 0.1), ALPHA, 30_000, tol=1e-8)
+    limit = jms.solve_limit(problem, jms.SmoothedSign(0.1), ALPHA)
+    np.testing.assert_allclose(run.limit.dual, limit.dual, rtol=1e-3)
+    np.testing.assert_allclose(run.limit.dual_reference, limit.dual_reference, rtol=1e-12)
+    gaps = [float(jms.bregman_gap(problem, end)) for end in (run.limit, limit)]
+    assert gaps[0] == pytest.approx(gaps[1], rel=1e-2)
 
 
 def apart(problem, optimizer, count, flow):

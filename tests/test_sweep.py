@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -157,6 +158,25 @@ def test_order_and_threads_do_not_matter(monkeypatch, grid):
     for threads in (1, 3):
         monkeypatch.setattr(_run, "num_threads", lambda problem, n=threads: n)
         xr.testing.assert_identical(jms.sweep(BLOCKS, EPSILON[::-1], ALPHA, chunk_size=2), expected)
+
+
+def test_stopping_waits_for_what_has_begun(monkeypatch):
+    begun, ended = [], []
+
+    def slow(plan, index):
+        begun.append(index)
+        time.sleep(0.05)
+        ended.append(index)
+        return plan.chunk(index), {}, {}
+
+    monkeypatch.setattr(_run, "_solve", slow)
+    monkeypatch.setattr(_run, "num_threads", lambda problem: 2)
+    chunks = _run.solve_chunks(plan_of(BLOCKS, EPSILON, ALPHA, chunk_size=1), range(8))
+    next(chunks), next(chunks)
+    chunks.close()
+    assert sorted(begun) == sorted(ended) and len(begun) < 8
+    time.sleep(0.1)
+    assert len(begun) == len(ended)  # and none of the others begins afterwards
 
 
 def test_failed_cases_are_nan_with_their_code_and_the_others_stand(grid):

@@ -64,7 +64,7 @@ def explain(
 
     For each Φ, β* = argmin Φ(β) s.t. Xβ = y by its convex dual X∇Φ*(Xᵀν) = y (ℓ₁ by a linear
     program), and how far β is from it. p of ℓ_p and α of hyperbolic entropy (9) are fitted, by the
-    distance.
+    distance: where d − n is 1, any family with a parameter may fit.
 
     **Arguments:**
 
