@@ -107,6 +107,9 @@ def test_a_potential_of_the_user():
     np.testing.assert_allclose(mirror_map(potential, beta), beta + 4 * beta**3, rtol=1e-14)
     back = inverse_mirror_map(potential, mirror_map(potential, beta))
     np.testing.assert_allclose(back, beta, rtol=1e-12)
+    _, slope = jax.jvp(lambda theta: inverse_mirror_map(potential, theta), (beta,), (beta**0,))
+    bend = 1 + 12 * inverse_mirror_map(potential, beta) ** 2
+    np.testing.assert_allclose(slope, 1 / bend, rtol=1e-12)
     found = named(
         jms.explain(SPARSE, jnp.linalg.pinv(SPARSE.X) @ SPARSE.y, potentials={"mine": quadratic})
     )

@@ -303,14 +303,15 @@ def test_runs_are_those_of_a_plain_loop(kind, depth):
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_the_end_of_a_run_has_its_own_mirror_map(depth):
-    problem = jms.Problem([[1.3, -0.7, 0.4]], [1.0])
-    start, report = jnp.full(3, ALPHA), Outcome.without_steps(jms.RESULTS.successful)
-    # The last two columns have overshot 0 with their small weight.
-    ends = jnp.array([0.9, -0.2, 0.5]), jnp.array([0.1, 0.6, -0.3])
+    problem = jms.Problem([[1.3, -0.7, 0.4, 0.5]], [1.0])
+    start, report = jnp.full(4, ALPHA), Outcome.without_steps(jms.RESULTS.successful)
+    # All but the first have overshot 0, the last with its larger weight.
+    ends = jnp.array([0.9, -0.2, 0.5, -0.6]), jnp.array([0.1, 0.6, -0.3, 0.2])
     limit = limit_of_weights(problem, start, ends, (start, start), depth, report)
     np.testing.assert_allclose(limit.beta, ends[0] ** depth - ends[1] ** depth, rtol=1e-14)
     np.testing.assert_allclose(mirror_map(limit.potential, limit.beta), limit.dual, rtol=1e-14)
-    np.testing.assert_allclose(limit.dual, [0.9, -0.6, 0.5], rtol=1e-15)
+    last = -0.2 if depth % 2 else 0.6
+    np.testing.assert_allclose(limit.dual, [0.9, -0.6, 0.5, last], rtol=1e-15)
 
 
 def test_the_dual_of_a_run_is_that_of_the_limit():

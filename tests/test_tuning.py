@@ -111,6 +111,8 @@ def test_too_few_steps():
     some = jms.tune_epsilon(EXAMPLE, ALPHA, max_steps=55)  # small ε need more
     assert 0 < int(some.stats["num_failed"]) < 24
     assert float(some.epsilon) == pytest.approx(0.2095791, abs=1e-6)
+    each = jms.tune_epsilon(EXAMPLE, ALPHA, max_steps=55, per="block")
+    assert int(each.stats["num_failed"]) == int(some.stats["num_failed"])
 
 
 @pytest.mark.parametrize(
