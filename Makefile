@@ -52,11 +52,13 @@ notebooks: format  ## run every notebook and keep its outputs
 
 benchmark: $(BENCH)  ## sweeps and training against compiled code, into benchmarks/results; 17 minutes
 	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/general.py
 	$(BIN)/python benchmarks/optimizers.py
 	$(BIN)/python benchmarks/tuning.py
 
 benchmark-quick: $(BENCH)  ## the same with fewer cases
 	$(BIN)/python benchmarks/sweeps.py --quick
+	$(BIN)/python benchmarks/general.py --quick
 	$(BIN)/python benchmarks/optimizers.py --quick
 	$(BIN)/python benchmarks/tuning.py --quick
 

@@ -59,6 +59,14 @@ class DenseFlow(eqx.Module):
         small = norm(self.residual(state)) <= tolerance * norm(self.y)
         return small & jnp.all(gates_w <= jnp.log(tolerance) / 2)
 
+    def latest_gates(self, t: Float[Array, ""], state: LogWeights) -> Float[Array, " d"]:
+        """The gates, if every weight were the largest there is or will be, about."""
+        norm = jnp.linalg.norm
+        to_come = (norm(self.y) / norm(self.X)) ** (1 / self.depth)
+        largest = jnp.maximum(jnp.exp(jnp.max(jnp.stack(state))), to_come)
+        c = jnp.abs(self.X.T @ self.residual(state))
+        return self.rule.at(t).log_gate(c, jnp.ones_like(t), largest, self.depth)
+
     def observe(self, state: LogWeights):
         """u, v and the residual."""
         return jnp.exp(state[0]), jnp.exp(state[1]), self.residual(state)
@@ -93,9 +101,9 @@ def dense_limit(
 ) -> tuple[DenseLimit, Outcome]:
     """Integrate until every gradient is far below ε, then finish exactly.
 
-    Once |g| ≤ ηε the flow is gradient flow slowed by ε, up to O(η): its end is the convex dual
-    problem X(u(θ)^M − v(−θ)^M) = y, θ = Xᵀν, in which weights grow as under gradient flow, u e^θ
-    for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
+    Once |g| ≤ ηε for good the flow is gradient flow slowed by ε, up to O(η): its end is the convex
+    dual problem X(u(θ)^M − v(−θ)^M) = y, θ = Xᵀν, in which weights grow as under gradient flow,
+    u e^θ for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
     """
     tracked = reference == "warmup"
     solver = implicit_solver(rtol)
@@ -110,10 +118,30 @@ def dense_limit(
         max_steps,
         saveat=diffrax.SaveAt(t1=True, solver_state=tracked),
         adjoint=adjoint,
-        event=diffrax.Event(lambda t, y, args, **_: jnp.all(args.gates(t, y)[1] <= low)),
+        event=diffrax.Event(lambda t, y, args, **_: jnp.all(args.latest_gates(t, y) <= low)),
     )
     u, v, _ = flow.observe(tuple(leaf[0] for leaf in solution.ys))
 
+    u, v, converged = finish(flow, u, v)
+    u_ref, v_ref, _ = flow.observe(flow.start())
+    if tracked:
+        bracket = solution.tracked.warmup
+        _, at = warmup_crossing(flow, bracket)
+        u_at, v_at, _ = flow.observe(at)
+        u_ref, v_ref = (
+            jnp.where(bracket.closed, u_at, u_ref),
+            jnp.where(bracket.closed, v_at, v_ref),
+        )
+    report = solution.report
+    finished = check(converged, RESULTS.dual_not_converged)
+    report = report._replace(result=combine(report.result, finished))
+    return DenseLimit(u, v, u_ref, v_ref), report
+
+
+def finish(
+    flow: DenseFlow, u: Float[Array, " d"], v: Float[Array, " d"]
+) -> tuple[Float[Array, " d"], Float[Array, " d"], Bool[Array, ""]]:
+    """The end of the flow from where gradients are far below ε, and whether it was found."""
     slowness = flow.rule.slowness()
     speed = jnp.mean(slowness) / slowness
 
@@ -125,20 +153,7 @@ def dense_limit(
 
     dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
     theta = speed * dual.theta
-    u_ref, v_ref, _ = flow.observe(flow.start())
-    if tracked:
-        bracket = solution.tracked.warmup
-        _, at = warmup_crossing(flow, bracket)
-        u_at, v_at, _ = flow.observe(at)
-        u_ref, v_ref = (
-            jnp.where(bracket.closed, u_at, u_ref),
-            jnp.where(bracket.closed, v_at, v_ref),
-        )
-    report = solution.report
-    finished = check(dual.converged, RESULTS.dual_not_converged)
-    report = report._replace(result=combine(report.result, finished))
-    ends = _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth)
-    return DenseLimit(*ends, u_ref, v_ref), report
+    return _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth), dual.converged
 
 
 def _grown(w: Float[Array, " d"], theta: Float[Array, " d"], depth: int) -> Float[Array, " d"]:

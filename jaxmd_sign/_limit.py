@@ -122,12 +122,13 @@ def _solve_limit(problem, rule, alpha, depth, rtol, reference, max_steps, adjoin
             limit = _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
         else:
             limit = _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
-    finite = all_finite(limit.beta, limit.dual)
-    result = combine(
-        check(ok, RESULTS.bad_input),
-        limit.result,
-        check(finite, RESULTS.not_finite),
-    )
+    return checked(limit, check(ok, RESULTS.bad_input))
+
+
+def checked(limit: Limit, *outcomes: RESULTS) -> Limit:
+    """The limit, NaN if it failed by one of these outcomes, by its own, or by not being finite."""
+    finite = check(all_finite(limit.beta, limit.dual), RESULTS.not_finite)
+    result = combine(*outcomes, limit.result, finite)
     values = mask_failed(result, (limit.beta, limit.dual, limit.residual, limit.potential))
     return eqx.tree_at(
         lambda at: (at.beta, at.dual, at.residual, at.potential, at.result),

@@ -148,6 +148,14 @@ def test_random_data(seed):
     assert infeasibility(Problem(X, y), found.beta) < 1e-10
 
 
+def test_gradients_below_epsilon_from_the_start():
+    """Small weights at a large epsilon: far below it, but with a long way to grow."""
+    X, y = square(0)
+    found = limit(Problem(X, y), 10.0, 1e-4)
+    assert found.result == RESULTS.successful
+    assert relative(found.beta, ref.general_limit(X, y, 10.0, 1e-4)) < 1e-6
+
+
 def beta_of(problem, epsilon):
     return solve_limit(problem, SmoothedSign(epsilon), ALPHA).beta
 

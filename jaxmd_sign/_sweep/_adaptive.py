@@ -4,6 +4,7 @@ A batch runs until its slowest case ends, so cases of like cost are put together
 sizes, whatever the number of cases, so that a program is compiled once for each.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import diffrax
@@ -143,17 +144,31 @@ def _case(
 ) -> dict[str, Array]:
     """Every wanted variable of one case; NaN if it failed."""
 
-    def kkt_error(epsilon):
-        limit = _limit(problem, epsilon, alpha, settings)
+    def limit(epsilon):
+        return _limit(problem, epsilon, alpha, settings)
+
+    return described(problem, limit, epsilon, jnp.ones_like(epsilon), settings)
+
+
+def described(
+    problem: Problem,
+    limit_at: Callable[[Array], Limit],
+    at: Array,
+    along: Array,
+    settings: Settings,
+) -> dict[str, Array]:
+    """Every wanted variable of a limit, NaN if it failed; the slope is that along `along`."""
+
+    def kkt_error(at):
+        limit = limit_at(at)
         conditions = kkt(problem, limit)
         return conditions.error, (limit, conditions)
 
     values: dict[str, Array] = {}
     if settings.wants("kkt_error_slope"):
-        one = jnp.ones_like(epsilon)
-        _, values["kkt_error_slope"], found = jax.jvp(kkt_error, (epsilon,), (one,), has_aux=True)
+        _, values["kkt_error_slope"], found = jax.jvp(kkt_error, (at,), (along,), has_aux=True)
     else:
-        _, found = kkt_error(epsilon)
+        _, found = kkt_error(at)
     limit, conditions = found
     values |= {
         "kkt_error": conditions.error,

@@ -1,10 +1,11 @@
-"""The cases of one chunk: by the fixed-step engine where it can, by the adaptive solver else."""
+"""The cases of one chunk: by an engine for many where one can, by the adaptive solver else."""
 
 import numpy as np
 
 from .._problem import Problem
 from ._adaptive import solve_adaptively
 from ._fixed import first_rung, solve_fixed
+from ._general import is_general, solve_general
 from ._plan import Settings
 
 
@@ -27,9 +28,12 @@ def solve_cases(
     **Returns:** the variables by name. A failed case is NaN with its code in `result`.
     """
     rung = first_rung(problems, settings)
-    if rung is None:
+    if rung is not None:
+        values, left = solve_fixed(problems, settings, which, epsilon, alpha, rung)
+    elif is_general(problems, settings):
+        values, left = solve_general(problems, settings, which, epsilon, alpha)
+    else:
         return solve_adaptively(problems, settings, which, epsilon, alpha)
-    values, left = solve_fixed(problems, settings, which, epsilon, alpha, rung)
     if left.size:
         chosen = None if which is None else which[left]
         rest = solve_adaptively(problems, settings, chosen, epsilon[left], alpha[left])

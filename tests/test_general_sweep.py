@@ -1,0 +1,237 @@
+"""Sweeps of a general X: the tolerance, slopes, the clock, odd data, memory, failed members."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference as ref
+import xarray as xr
+
+import jaxmd_sign as jms
+from jaxmd_sign._problem import Dense
+from jaxmd_sign._sweep import _cases, _general
+from jaxmd_sign._sweep._chebyshev import coefficients
+from jaxmd_sign._sweep._plan import make_plan
+from jaxmd_sign._sweep._variables import CODES, DEFAULT_VARIABLES
+
+DATA = Path(__file__).parent / "data" / "diabetes30_quadratic.csv"
+ALPHA = 0.05
+EPSILON = np.array([1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0])
+
+
+@pytest.fixture(autouse=True)
+def explicit_only(monkeypatch):
+    """None of these cases may need the adaptive solver, which would hide what this one does."""
+
+    def refuse(*_):
+        raise AssertionError("the adaptive solver was called")
+
+    monkeypatch.setattr(_cases, "solve_adaptively", refuse)
+
+
+def small(seed):
+    """One shape for every small problem here, hence one program."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(3, 6)), rng.normal(size=3)
+
+
+def errors(found, X, y, alpha):
+    """Of β, relative to its largest entry."""
+    betas = found.beta.values.reshape(-1, X.shape[1])
+    truth = [ref.general_limit(X, y, e, alpha, rtol=1e-12) for e in found.epsilon.values]
+    return np.array(
+        [np.max(np.abs(b - t)) / np.max(np.abs(t)) for b, t in zip(betas, truth, strict=True)]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diabetes", "gaussian"])
+def test_benchmarks_are_right(name, record_property):
+    gaussian = jms.random_sparse_problem(jax.random.key(0), 40, 100, 5)
+    problem = jms.load_problem(DATA) if name == "diabetes" else gaussian
+    found = jms.sweep(problem, [1e-3, 1e-2, 0.1, 1.0], ALPHA, rtol=1e-5)
+    assert tuple(found.data_vars) == DEFAULT_VARIABLES and np.all(found.result == 0)
+    worst = np.max(errors(found, np.asarray(problem.X), np.asarray(problem.y), ALPHA))
+    record_property("relative_error", float(worst))
+    assert worst <= 1e-5
+    assert np.all(found.feasibility <= 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("seed", "alpha"), [(0, ALPHA), (1, ALPHA), (2, 1e-3), (3, 1e-4), (4, 0.5)]
+)
+def test_the_tolerance_is_the_error(seed, alpha):
+    X, y = small(seed)
+    found = jms.sweep(jms.Problem(X, y), EPSILON, alpha)
+    assert np.all(found.result == 0)
+    assert np.all(errors(found, X, y, alpha) <= 1e-6)
+
+
+def test_weights_that_come_back():
+    """Residuals change sign, β crosses 0, a weight falls below 1e-100 and ends above 0.1."""
+    X, y = small(0)
+    seen = {"residual": False, "beta": False, "weight": False}
+    for seed in range(12):
+        X, y = small(seed)
+        u, v = ref.general_trajectory(X, y, 1e-3, ALPHA, np.geomspace(1e-3, 20, 60), rtol=1e-9)
+        residual, beta = (u**2 - v**2) @ X.T - y, (u**2 - v**2)[5:]
+        large = np.abs(residual) > 1e-4
+        flips = np.any((residual * np.sign(residual[0]) < 0) & large)
+        crosses = np.any((np.min(beta, 0) < -1e-3) & (np.max(beta, 0) > 1e-3))
+        returns = np.any((np.minimum(u, v).min(0) < 1e-100) & (np.maximum(u, v)[-1] > 0.1))
+        now = {"residual": flips, "beta": crosses, "weight": returns}
+        if any(now[name] and not seen[name] for name in seen):
+            found = jms.sweep(jms.Problem(X, y), [1e-4, 1e-3, 1e-2], ALPHA)
+            assert np.all(found.result == 0)
+            assert np.all(errors(found, X, y, ALPHA) <= 1e-6)
+        seen = {name: seen[name] or now[name] for name in seen}
+    assert all(seen.values()), seen
+
+
+def test_slopes():
+    """d kkt_error / dε at 32 values against differences of the SciPy implementation."""
+    X, y = small(1)
+    epsilon = np.geomspace(1e-3, 1, 32)
+    wanted = ["kkt_error", "kkt_error_slope"]
+    found = jms.sweep(jms.Problem(X, y), epsilon, ALPHA, rtol=1e-6, variables=wanted)
+    projector = np.linalg.pinv(X) @ X
+
+    def kkt_error(e):
+        end = [40 + 400 * e]  # gradients are below 1e-9 ε there
+        u, v = (w[0] for w in ref.general_trajectory(X, y, e, ALPHA, end, rtol=1e-12))
+        theta = np.sign(u - v) * np.maximum(u, v) - np.sign(X.T @ y) * ALPHA
+        return np.linalg.norm(theta - projector @ theta)
+
+    truth = [(kkt_error(e * 1.001) - kkt_error(e * 0.999)) / (0.002 * e) for e in epsilon]
+    values = [kkt_error(e) for e in epsilon]
+    np.testing.assert_allclose(found.kkt_error[:, 0], values, rtol=1e-5)
+    scale = np.maximum(np.abs(truth), 1e-2 * np.asarray(values) / epsilon)
+    assert np.max(np.abs(found.kkt_error_slope[:, 0] - truth) / scale) <= 1e-3
+
+
+def test_blocks_agree_with_the_residual_clock():
+    X = np.array([[1.3, 0.0, -0.7, 0.0], [0.0, 0.6, 0.0, -0.9]])
+    y = np.array([1.0, -0.8])
+    general = jms.Problem(Dense(jnp.asarray(X)), jnp.asarray(y))
+    found = jms.sweep(general, [1e-3, 1e-2, 0.3], ALPHA, rtol=1e-7)
+
+    @jax.jit
+    def clock(epsilon):
+        limit = jms.solve_limit(jms.Problem(X, y), jms.SmoothedSign(epsilon), ALPHA, rtol=1e-10)
+        return limit.beta, jms.kkt(jms.Problem(X, y), limit).error
+
+    for epsilon in found.epsilon.values:
+        here = found.sel(epsilon=epsilon, alpha=ALPHA)
+        beta, error = clock(epsilon)
+        assert np.max(np.abs(here.beta.values - beta)) <= 1e-7 * np.max(np.abs(beta))
+        assert abs(here.kkt_error - error) <= 1e-7
+
+
+def test_rows_beyond_the_rank():
+    X, y = small(5)
+    X, y = np.vstack([X[:2], X[:1]]), np.append(y[:2], y[0])
+    problem = jms.Problem(X, y)
+    found = jms.sweep(problem, [1e-3, 0.1], ALPHA)
+    assert np.all(found.result == 0) and np.all(found.feasibility < 1e-12)
+    assert np.all(errors(found, X, y, ALPHA) <= 1e-6)
+    once = jms.sweep(jms.Problem(X[:2], y[:2]), [1e-3, 0.1], ALPHA)
+    assert np.all(np.abs(found.beta - once.beta).max("feature") > 1e-4)  # it weighs twice
+    with pytest.raises(ValueError, match="no interpolator"):
+        jms.Problem(X, np.append(y[:2], y[0] + 1))
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="no interpolator"):
+        jms.Problem(rng.normal(size=(5, 3)), rng.normal(size=5))
+    fits = jms.Problem(X.T[:, :2], X.T[:, :2] @ [0.4, -0.7])  # n > d, but y is in the range
+    found = jms.sweep(fits, 0.1, ALPHA)
+    np.testing.assert_allclose(found.beta[0, 0], [0.4, -0.7], rtol=1e-6)
+
+
+def test_labels_zero():
+    found = jms.sweep(jms.Problem(small(0)[0], np.zeros(3)), [1e-3, 1.0], ALPHA)
+    assert np.all(found.result == 0) and np.all(found.beta == 0)
+
+
+def test_units():
+    """X, y, ε and α in other units: the same limit in other units."""
+    X, y = small(2)
+    plain = jms.sweep(jms.Problem(X, y), [1e-3, 0.1], ALPHA)
+    x, w = 40.0, 0.2  # β in units w², gradients in units x² w³
+    scaled = jms.sweep(
+        jms.Problem(x * X, x * w**2 * y), np.array([1e-3, 0.1]) * x**2 * w**3, ALPHA * w
+    )
+    np.testing.assert_allclose(scaled.beta, w**2 * plain.beta, atol=1e-8)
+
+
+def test_several_problems_and_zipped_cases():
+    problems = [jms.Problem(*small(seed)) for seed in (0, 1)]
+    both = jms.sweep(problems, [1e-2, 0.3], [0.02, 0.1], product=False)
+    for i, problem in enumerate(problems):
+        alone = jms.sweep(problem, [1e-2, 0.3], [0.02, 0.1], product=False)
+        xr.testing.assert_allclose(both.isel(problem=i), alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", ["sqrt", "tanh"])
+def test_other_smoothings(smoothing):
+    problem = jms.Problem(*small(1))
+    found = jms.sweep(problem, [1e-2, 0.3], ALPHA, smoothing=smoothing, rtol=1e-5)
+    for here in found.isel(alpha=0).transpose("epsilon", ...).groupby("epsilon"):
+        epsilon, one = here
+        limit = jms.solve_limit(problem, jms.SmoothedSign(epsilon, smoothing), ALPHA)
+        gap = np.max(np.abs(one.beta.values.ravel() - limit.beta)) / np.max(np.abs(limit.beta))
+        assert gap <= 1e-5
+
+
+def settings(problem, epsilon, **more):
+    usual = {"product": False, "variables": None, "rtol": 1e-5, "reference": "start"}
+    usual |= {"smoothing": "abs", "depth": 2, "max_steps": 65536, "chunk_size": None}
+    return make_plan(problem, epsilon, ALPHA, **usual | more).settings
+
+
+def test_a_failed_member_hurts_no_other():
+    problem, alpha = jms.Problem(*small(3)), np.full(2, ALPHA)
+    epsilon = np.array([1.0, 1e-5])
+    few = settings(problem, epsilon, max_steps=800)
+    values, left = _general.solve_general(problem, few, None, epsilon, alpha)
+    assert left.tolist() == [1]
+    assert values["result"].tolist() == [0, CODES["max_steps_reached"].value]
+    assert np.all(np.isnan(values["beta"][1])) and np.isnan(values["kkt_error"][1])
+    alone = jms.sweep(problem, 1.0, ALPHA, rtol=1e-5)
+    # Members of a chunk share the number of stages, hence not to the last bit.
+    np.testing.assert_allclose(values["beta"][0], alone.beta[0, 0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_wide_data_in_bounded_memory():
+    rng = np.random.default_rng(0)
+    X, truth = rng.normal(size=(200, 2000)) / np.sqrt(200), np.zeros(2000)
+    truth[:10] = 1
+    problem = jms.Problem(X, X @ truth)
+    found = jms.sweep(problem, [0.03, 0.3], ALPHA, rtol=1e-4, variables=["beta", "feasibility"])
+    assert np.all(found.result == 0) and np.all(found.feasibility < 1e-10)
+    again = jms.sweep(problem, [0.03, 0.3], ALPHA, rtol=1e-5, variables=["beta", "feasibility"])
+    assert np.max(np.abs(found.beta - again.beta)) <= 1e-4
+    shared = X, X @ truth, 1.0, 1.0, 1e-5, 1e-3
+    many = np.full((1, 32), 0.1)
+    program = _general._ends.lower(shared, (many, many), "abs", 1000, False).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 100e6
+
+
+def test_coefficients():
+    """P(z) = 1 + z + z²/2 + O(z³), and |P| ≤ 1 on [−β, 0]."""
+    limits, first, table = coefficients()
+
+    def polynomial(s, z):
+        old, new = np.ones_like(z), 1 + first[s] * z
+        for mu, nu, slope, gamma in table[s, 2 : s + 1]:
+            old, new = new, 1 - mu - nu + mu * new + nu * old + slope * z * new + gamma * z
+        return new
+
+    for s in (2, 5, 50, 200):
+        z = -np.linspace(0, limits[s], 20_001)
+        assert np.max(np.abs(polynomial(s, z))) <= 1 + 1e-9
+        assert limits[s] >= 0.64 * (s**2 - 1)
+        small_z = -np.array([1e-2, 5e-3])
+        third = np.abs(polynomial(s, small_z) - (1 + small_z + small_z**2 / 2))
+        assert np.all(third <= 0.2 * np.abs(small_z) ** 3)
