@@ -9,14 +9,14 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
 PINS := pyproject.toml requirements.lock
-SOURCES := jaxmd_sign tests notebooks $(wildcard benchmarks)
+SOURCES := jaxmd_sign tests notebooks docs $(wildcard benchmarks)
 NOTEBOOKS := $(sort $(basename $(wildcard notebooks/*.ipynb notebooks/*.py)))
 
 # What no file may hold, written so that this file does not match it: package hosts, machine paths.
 FORBIDDEN := pypi[.]org|pythonhosted[.]org|anaconda[.](org|com)|index[-]url|://[^ ]*/simple\b
 FORBIDDEN := $(FORBIDDEN)|(^|[^[:alnum:]_.])/(work|root|home|Users|opt|mnt)/
 
-.PHONY: help reproduce test lint format notebooks benchmark benchmark-quick lock clean distclean
+.PHONY: help reproduce test lint format notebooks docs benchmark benchmark-quick lock clean distclean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -49,6 +49,10 @@ format: $(DEV)  ## rewrite the sources in the house style; notebooks follow thei
 
 notebooks: format  ## run every notebook and keep its outputs
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
+
+docs: $(DEV)  ## the site, into $(OUT)/site; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir $(OUT)/site
+	@echo "$(OUT)/site/index.html"
 
 benchmark: $(BENCH)  ## sweeps and training against compiled code, into benchmarks/results; 17 minutes
 	$(BIN)/python benchmarks/sweeps.py

@@ -46,7 +46,7 @@ def test_python_of_a_page_runs(page, monkeypatch, capsys):
         for line in code.splitlines():  # what a comment promises of a print
             promised = re.search(r"print\((.*)\)  # (-?\d\S*?)[,:;]?(?: |$)", line)
             if promised:
-                value = np.ravel(eval(promised[1].split(",")[0], names))[0]
+                value = np.ravel(eval(f"({promised[1]},)", names)[0])[0]
                 digits = len(promised[2].partition(".")[2])
                 assert round(float(value), digits) == float(promised[2]), line
 
@@ -101,7 +101,9 @@ def site(tmp_path_factory):
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
-    return {path.relative_to(out).as_posix(): path.read_text("utf-8") for path in out.rglob("*.html")}
+    return {
+        path.relative_to(out).as_posix(): path.read_text("utf-8") for path in out.rglob("*.html")
+    }
 
 
 def test_the_site_loads_nothing_from_afar(site):

@@ -11,7 +11,8 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 _FORMULA = re.compile(
-    r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>', re.DOTALL
+    r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>',
+    re.DOTALL,
 )
 # What a browser fetches by itself when it opens a page.
 _LOADED = re.compile(
