@@ -51,7 +51,7 @@ notebooks: format  ## run every notebook and keep its outputs
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
 
 docs: $(DEV)  ## the site, into $(OUT)/site; every warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir $(OUT)/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(OUT)/site
 	@echo "$(OUT)/site/index.html"
 
 benchmark: $(BENCH)  ## sweeps and training against compiled code, into benchmarks/results; 17 minutes

@@ -60,11 +60,14 @@ print(f"forward and reverse differ by {jnp.abs(jnp.array(reverse) - jnp.array(fo
 
 # %%
 logs = jnp.linspace(jnp.log(1e-3), jnp.log(3.0), 61)
-first = jax.grad(kkt_error)
-second = jax.jacfwd(first)
-values, slopes, bends = jax.jit(
-    jax.vmap(lambda t: (kkt_error(t, alpha), first(t, alpha), second(t, alpha)))
-)(logs)
+
+
+def along(f):
+    """The value of f and its derivative, by forward mode."""
+    return lambda t: jax.jvp(f, (t,), (jnp.ones_like(t),))
+
+
+(values, slopes), (_, bends) = jax.jit(jax.vmap(along(along(lambda t: kkt_error(t, alpha)))))(logs)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.5), layout="constrained")
 names = ("KKT error", r"first derivative in $\log\varepsilon$", "second derivative")
 for axis, curve, name in zip(axes, (values, slopes, bends), names, strict=True):

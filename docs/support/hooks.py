@@ -40,7 +40,8 @@ def on_files(files, config):
 def on_page_markdown(markdown, **_):
     """Links that hold in the repository, to where those files are on the site."""
     markdown = re.sub(r"\]\((?:\.\./)+benchmarks/results/", "](results/", markdown)
-    return re.sub(r"\]\((?:\.\./)+(notebooks/\w+)\.ipynb\)", r"](\1.md)", markdown)
+    markdown = re.sub(r"\]\((?:\.\./)+(notebooks/\w+)\.ipynb\)", r"](\1.md)", markdown)
+    return re.sub(r"\]\(\.\./docs/", "](../", markdown)
 
 
 def on_page_content(content, page, **_):
