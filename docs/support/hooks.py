@@ -79,7 +79,10 @@ def notebook_page(path: Path) -> str:
 def _cell(cell) -> list[str]:
     if cell.cell_type == "markdown":
         return [cell.source]
-    outputs = [_output(output) for output in cell.outputs]
+    drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
+    # beside a picture, the value of the last line is some object of Matplotlib
+    shown = [one for one in cell.outputs if not (drawn and one.output_type == "execute_result")]
+    outputs = [_output(output) for output in shown]
     return [f"```python\n{cell.source}\n```", *filter(None, outputs)]
 
 
