@@ -55,7 +55,7 @@ def kkt_error(log_epsilon, alpha):
 point = jnp.log(epsilon), jnp.asarray(alpha)
 reverse = jax.jit(jax.grad(kkt_error, argnums=(0, 1)))(*point)
 forward = jax.jit(jax.jacfwd(kkt_error, argnums=(0, 1)))(*point)
-print("d error / d log epsilon:", reverse[0].round(6), " d error / d alpha:", reverse[1].round(6))
+print(f"d error / d log epsilon: {reverse[0]:.6f}, d error / d alpha: {reverse[1]:.6f}")
 print(f"forward and reverse differ by {jnp.abs(jnp.array(reverse) - jnp.array(forward)).max():.0e}")
 
 # %%
@@ -76,7 +76,8 @@ for axis, curve, name in zip(axes, (values, slopes, bends), names, strict=True):
     axis.set(xlabel=r"$\varepsilon$", title=name)
 
 # %% [markdown]
-# The slope is 0 where the error is least, and there the second derivative is positive.
+# The slope changes its sign where the error is least. The minimum is sharp, hence the peak of the
+# second derivative.
 #
 # ## An ε for every coordinate
 # ε may be one number per coordinate. The KKT error is the norm of the stationarity residual $e$,
