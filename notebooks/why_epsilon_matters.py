@@ -37,9 +37,9 @@ axes[1].set(xlabel=r"$\varepsilon$", ylabel=r"$\beta_1$")
 axes[0].legend()
 
 # %% [markdown]
-# Left: on the plateau, where Adam's usual $10^{-8}$ lies, the error is large and hardly depends on ε.
-# Beyond, it falls as ε grows, touches 0, and rises again. Right: the solution itself moves. On the
-# plateau both entries are the same; a larger ε puts more on the feature with the larger $x$.
+# Left: on the plateau, where Adam's usual $10^{-8}$ lies, the error is large and hardly depends on
+# ε. Beyond, it falls as ε grows, touches 0, and rises again. Right: the solution itself moves. On
+# the plateau both entries are the same; a larger ε puts more on the feature with the larger $x$.
 
 # %%
 for epsilon in (1e-8, 1e-2, 0.2, 10):
