@@ -81,14 +81,14 @@ descent = jms.solve_limit(data, jms.GradientDescent(), 0.05)
 show(descent.beta)
 
 # %% [markdown]
-# The distance is 0 for that potential, and for no other. And smoothed sign descent, with a small
-# ε?
+# The distance is 0 for that potential, whose α the fit finds again, and for no other. And smoothed
+# sign descent, with a small ε?
 
 # %%
 show(found.beta.isel(epsilon=0).values)
 
 # %% [markdown]
-# No potential of the list explains it as well: the nearest is still far away.
+# No potential of the list explains that limit: even the nearest minimiser is far away.
 #
 # ## A test that matters: patients not seen
 # How well does each of these β predict the label of the ten patients that it has not seen?
