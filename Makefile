@@ -29,7 +29,7 @@ reproduce: $(CORE)  ## the figures of the source and their numbers, into $(OUT);
 
 test: $(DEV)  ## the test suite, then every notebook from top to bottom
 	$(BIN)/python -m pytest -n $(WORKERS) tests
-	$(if $(NOTEBOOKS),$(BIN)/python -m pytest --nbmake notebooks)
+	$(if $(NOTEBOOKS),$(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks)
 
 lint: $(DEV)  ## ruff, pyright, notebooks in step with their .py, no package host or machine path
 	$(BIN)/ruff check .
