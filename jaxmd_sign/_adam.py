@@ -48,7 +48,6 @@ class AdamFlow(eqx.Module):
     tau2: Float[Array, "*batch"] | None
     bias_correction: bool = eqx.field(static=True)
     has_epsilon: ClassVar[bool] = True
-    strictness: ClassVar[float] = 1.0
 
     def __init__(
         self, epsilon: Numbers, tau1: Numbers, tau2: Numbers, bias_correction: bool = True

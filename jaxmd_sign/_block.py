@@ -90,6 +90,10 @@ class BlockFlow(eqx.Module):
     unit: Float[Array, "*batch"]
     unimodal: ClassVar[bool] = True
 
+    @property
+    def has_corner(self) -> bool:
+        return self.block.rule.has_corner
+
     def at(self, t: Float[Array, ""]) -> Block:
         """The block with its ε of time t."""
         rule = self.block.rule.at(t * self.unit)

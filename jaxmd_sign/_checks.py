@@ -101,8 +101,8 @@ def matches_coordinates(name: str, value: Float[Array, "..."], num_features: int
         )
 
 
-def usable_rtol(rtol: float | None, dtype: DTypeLike, strictness: float = 1.0) -> float:
-    """The relative tolerance, 1e-8 in float64 and 1e-5 in float32 unless given, by `strictness`."""
+def usable_rtol(rtol: float | None, dtype: DTypeLike) -> float:
+    """The relative tolerance, 1e-8 in float64 and 1e-5 in float32 unless given."""
     finfo = jnp.finfo(dtype)
     if rtol is None:
         rtol = 1e-8 if finfo.bits == 64 else 1e-5
@@ -111,7 +111,7 @@ def usable_rtol(rtol: float | None, dtype: DTypeLike, strictness: float = 1.0) -
             f"rtol must be a number from {10 * float(finfo.eps):.1e} (10 machine epsilons of "
             f"{finfo.dtype}) to 1, but is {rtol}."
         )
-    return max(float(rtol) * strictness, 10 * float(finfo.eps))
+    return float(rtol)
 
 
 def usable_atol(atol: float) -> float:

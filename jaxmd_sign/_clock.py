@@ -31,6 +31,10 @@ class Clock(eqx.Module):
     length: Float[Array, ""]
     unimodal: ClassVar[bool] = False
 
+    @property
+    def has_corner(self) -> bool:
+        return self.block.rule.has_corner
+
     def __init__(self, block: Block):
         self.block = block
         self.A = jnp.sum(block.a)

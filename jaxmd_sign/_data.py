@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from ._checks import usable_dtype
 from ._problem import Problem
@@ -87,11 +87,20 @@ def random_sparse_problem(
         raise ValueError(f"num_nonzero must be at most num_features = {d}, but is {num_nonzero}.")
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be at least 0 and finite, but is {noise}.")
+    X, truth, noisy = sparse_regression(key, n, d, num_nonzero, dtype)
+    return Problem(X, X @ truth + noise * noisy)
+
+
+def sparse_regression(
+    key: Key, num_examples: int, num_features: int, num_nonzero: int, dtype: DTypeLike
+) -> tuple[Float[Array, "n d"], Float[Array, " d"], Float[Array, " n"]]:
+    """X, the truth β and standard noise of `random_sparse_problem`."""
+    n, d = num_examples, num_features
     keys = jax.random.split(key, 4)
     X = jax.random.normal(keys[0], (n, d), dtype) / np.sqrt(n).astype(dtype)
     places = jax.random.choice(keys[1], d, (num_nonzero,), replace=False)
     truth = jnp.zeros(d, dtype).at[places].set(jax.random.rademacher(keys[2], places.shape, dtype))
-    return Problem(X, X @ truth + noise * jax.random.normal(keys[3], (n,), dtype))
+    return X, truth, jax.random.normal(keys[3], (n,), dtype)
 
 
 def load_problem(path: str | Path, label: str | None = None) -> Problem:

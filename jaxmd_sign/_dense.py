@@ -32,6 +32,10 @@ class DenseFlow(eqx.Module):
     depth: int = eqx.field(static=True)
     unimodal: ClassVar[bool] = False
 
+    @property
+    def has_corner(self) -> bool:
+        return self.rule.has_corner
+
     def start(self) -> LogWeights:
         log_alpha = jnp.broadcast_to(jnp.log(self.alpha), self.X.shape[1:])
         return log_alpha, log_alpha

@@ -270,4 +270,55 @@ def _beyond(values: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-_FIGURES = {"figure1": _figure1, "figure2": _figure2, "figure3": _figure3, "beyond": _beyond}
+def _sparse(values: dict[str, np.ndarray]) -> Figure:
+    """Test error and ℓ₁ excess: gradient descent against α, smoothed sign descent against ε."""
+    figure = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
+    grid = figure.subplots(2, 2, sharex="col", sharey="row")
+    alphas, epsilons = values["alpha"], values["epsilon"]
+    for axes, name in zip(grid, ("test_error", "l1_excess"), strict=True):
+        descent = values[f"{name}_gradient_descent"]
+        _band(axes[0], alphas, descent, 3, "gradient descent")
+        for k, alpha in enumerate(values["alpha_smoothed_sign"]):
+            label = rf"sign descent, $\alpha = {alpha:g}$"
+            _band(axes[1], epsilons, values[f"{name}_smoothed_sign"][:, :, k], k, label)
+            same = np.median(values[f"{name}_gradient_descent_same_alpha"][:, k])
+            axes[1].plot(epsilons[-1], same, "<", color=_COLORS[k], ms=5, clip_on=False)
+        levels = np.median(values[f"{name}_norm"], axis=0)
+        for one in axes:
+            for level, power, style in zip(levels, ("3/2", "2"), ((1, 2), (4, 2)), strict=True):
+                label = rf"least $\ell_{{{power}}}$ norm"
+                one.axhline(level, color=_GREY, lw=0.8, ls=(0, style), label=label, zorder=1)
+    grid[0, 0].set_ylabel(r"test error $\|\beta-\beta^\circ\|^2/\|\beta^\circ\|^2$")
+    grid[1, 0].set_ylabel(r"$\ell_1$ excess")
+    for axes, x, label in (
+        (grid[1, 0], alphas, r"$\alpha$"),
+        (grid[1, 1], epsilons, r"$\varepsilon$"),
+    ):
+        axes.set(xscale="log", xlim=(x[0], x[-1]), xlabel=label)
+    for axes in grid[:, 0]:
+        axes.set_ylim(0)
+    at_end = {"color": _GREY, "marker": "<", "ls": "", "ms": 5}
+    grid[0, 1].plot([], [], label=r"gradient descent with that $\alpha$", **at_end)
+    lines = {}
+    for one in grid[0]:
+        handles, labels = one.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _band(axes: Axes, x: np.ndarray, values: np.ndarray, index: int, label: str) -> None:
+    """The median over the first axis, and its range."""
+    color = _COLORS[index]
+    low, high = np.min(values, axis=0), np.max(values, axis=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+    axes.plot(x, np.median(values, axis=0), color=color, ls=_DASHES[index], label=label)
+
+
+_FIGURES = {
+    "figure1": _figure1,
+    "figure2": _figure2,
+    "figure3": _figure3,
+    "beyond": _beyond,
+    "sparse": _sparse,
+}

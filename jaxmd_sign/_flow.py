@@ -102,7 +102,7 @@ def solve_trajectory(
         Array([0.6021, 0.3104], dtype=float64)
     """
     rule, alpha = prepare(problem, rule, alpha, depth)
-    rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
+    rtol = usable_rtol(rtol, problem.dtype)
     atol = rtol if atol is None else usable_atol(atol)
     settings = _Settings(depth, solver, rtol, atol, usable_steps(max_steps), adjoint)
     if ts is not None:

@@ -104,7 +104,7 @@ def solve_limit(
         raise ValueError(f'reference must be "start" or "warmup", but is {reference!r}.')
     if reference == "warmup" and isinstance(rule, GradientDescent):
         raise ValueError('reference must be "start" for gradient descent, which has no warm-up.')
-    rtol = usable_rtol(rtol, problem.dtype, rule.strictness)
+    rtol = usable_rtol(rtol, problem.dtype)
     max_steps = usable_steps(max_steps)
     limit = _solve_limit(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
     if throw:

@@ -22,6 +22,7 @@ from ._problem import Problem
 from ._report import to_json
 from ._results import RESULTS, worst
 from ._rules import GradientDescent, SmoothedSign
+from ._sparse import sparse_numbers, sparse_report
 
 # Figure 1: one random block whose coordinates have both signs.
 _SEED, _BLOCK_SIZE, _ALPHA = 3, 6, 0.05
@@ -37,7 +38,7 @@ class SolveError(Exception):
     """A solve of `reproduce` failed; the message names the case and the remedy."""
 
 
-def reproduce(out: str | Path, *, beyond: bool = False) -> list[Path]:
+def reproduce(out: str | Path, *, beyond: bool = False, sparse: bool = False) -> list[Path]:
     r"""Write Figures 1-3 as PNG and PDF and `summary.json`, which holds every number in them.
 
     **Arguments:**
@@ -45,23 +46,30 @@ def reproduce(out: str | Path, *, beyond: bool = False) -> list[Path]:
     - `out`: folder to write to, made if it does not exist. Files appear there when complete.
     - `beyond`: also the KKT error over ε for depths 2, 3, 4 and every smoothing: a figure, and
         what is seen as a table in `beyond.md`.
+    - `sparse`: also sparse regression, gradient descent over α beside smoothed sign descent over
+        ε: a figure, and `sparse.md`.
 
     **Returns:** the paths written.
 
     **Raises:** `ValueError` if the folder cannot be written; `SolveError` if a solve failed.
     """
-    return fill_folder(out, lambda folder: _write(folder, beyond))
+    return fill_folder(out, lambda folder: _write(folder, beyond, sparse))
 
 
-def _write(folder: Path, beyond: bool) -> None:
+def _write(folder: Path, beyond: bool, sparse: bool) -> None:
     example = example_numbers()
     numbers = {"figure1": stage_numbers(), "figure2": plane_numbers(example)}
     numbers |= {"figure3": example}
-    if beyond:
-        numbers["beyond"] = beyond_numbers()
-        if numbers["beyond"]["failed"]:
-            raise SolveError(f"beyond: {numbers['beyond']['failed']} solves failed.")
-        (folder / "beyond.md").write_text(beyond_report(numbers["beyond"]), "utf-8")
+    studies = {
+        "beyond": (beyond, beyond_numbers, beyond_report),
+        "sparse": (sparse, sparse_numbers, sparse_report),
+    }
+    for name, (wanted, measure, report) in studies.items():
+        if wanted:
+            numbers[name] = measure()
+            if numbers[name]["failed"]:
+                raise SolveError(f"{name}: {numbers[name]['failed']} solves failed.")
+            (folder / f"{name}.md").write_text(report(numbers[name]), "utf-8")
     for figure in numbers:
         save(draw(figure, numbers[figure]), folder / figure)
     numbers["versions"] = _versions()

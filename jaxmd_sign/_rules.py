@@ -75,9 +75,9 @@ class AbstractRule(eqx.Module):
         return self
 
     @property
-    def strictness(self) -> float:
-        """What a solve must multiply its tolerance by to be as good as it says."""
-        return 1.0
+    def has_corner(self) -> bool:
+        """Whether the velocity has a corner where a gate is 0."""
+        return False
 
 
 class SmoothedSign(AbstractRule):
@@ -124,8 +124,8 @@ class SmoothedSign(AbstractRule):
         return eqx.tree_at(lambda rule: rule.epsilon, self, epsilon)
 
     @property
-    def strictness(self):
-        return self.smoothing.strictness
+    def has_corner(self):
+        return self.smoothing.has_corner
 
     @property
     def _variable(self) -> AbstractSmoothing:

@@ -21,10 +21,10 @@ from ._omega import inverse_power_variable, inverse_shifted_power, power_variabl
 class AbstractSmoothing(eqx.Module):
     """φ, as its secant, and the variable z(ω, κ) of the shrinking weight; κ = aq/ε, M = depth.
 
-    Parameters of a smoothing are static fields. `strictness` times rtol is the tolerance of solves.
+    Parameters of a smoothing are static fields. `has_corner` says that φ has a corner at z = 1.
     """
 
-    strictness: ClassVar[float] = 1.0
+    has_corner: ClassVar[bool] = False
 
     @abc.abstractmethod
     def secant(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -94,14 +94,9 @@ class Tanh(AbstractSmoothing):
 
 
 class Clip(AbstractSmoothing):
-    """z clipped to [−1, 1]; its corner lowers the order of the solver.
+    """z clipped to [−1, 1]; steps end at its corner, which takes six times as many."""
 
-    The solver's estimate of its error falls behind there: it works to a hundredth of rtol, which
-    costs half as many steps again. Derivatives, of which it knows nothing, are good to 1e-3 at the
-    default rtol.
-    """
-
-    strictness = 0.01
+    has_corner = True
 
     def secant(self, z):
         return 1 / jnp.maximum(1, z)

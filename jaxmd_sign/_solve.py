@@ -11,6 +11,7 @@ import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from ._results import RESULTS
+from ._stages import CornerController, Gated
 from ._transpose import transposable
 
 FOREVER = 1e30  # a final time that no flow reaches: it settles before
@@ -60,6 +61,8 @@ def integrate(
     """Adaptive Diffrax solve of `system.field`, the tolerance held by every component."""
     atol = rtol if atol is None else atol
     dtype = jnp.result_type(*jax.tree.leaves(y0))
+    cornered = isinstance(system, Gated) and system.has_corner
+    controller = CornerController if cornered else diffrax.PIDController
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_field),
         solver,
@@ -68,7 +71,7 @@ def integrate(
         None,
         y0,
         system,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=_largest),
+        stepsize_controller=controller(rtol=rtol, atol=atol, norm=_largest),
         saveat=diffrax.SaveAt(t1=True) if saveat is None else saveat,
         adjoint=diffrax.ForwardMode() if adjoint is None else adjoint,
         event=event,

@@ -31,9 +31,40 @@ class Gated(Protocol):
 
     unimodal: ClassVar[bool]
 
+    @property
+    def has_corner(self) -> bool: ...
+
     def field(self, t: Float[Array, ""], y: PyTree, /) -> PyTree: ...
 
     def gates(self, t: Float[Array, ""], y: PyTree, /) -> Float[Array, "2 k"]: ...
+
+
+class CornerController(diffrax.PIDController):
+    """For a field with a corner where a gate is 0: a step over one is kept only if y hardly moves.
+
+    The error that a solver sees there is of second order, but that of derivatives is of first. A
+    step that is not kept is cut where the gate, were it straight, would be 0.
+    """
+
+    factormin: float = 1e-6
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):
+        start, end = args.gates(t0, y0), args.gates(t1, y1_candidate)
+        over = (jnp.sign(start) != jnp.sign(end)) & jnp.isfinite(start) & jnp.isfinite(end)
+        share = jnp.min(jnp.where(over, start / jnp.where(over, start - end, 1), 1))
+        cut = self.safety / jnp.clip(share, self.factormin, self.safety**2)
+
+        def tolerance(y):
+            return self.atol + self.rtol * jnp.abs(y)
+
+        moved = jax.tree.map(lambda a, b: (b - a) / tolerance(b), y0, y1_candidate)
+        far = jnp.any(over) & (self.norm(moved) > 1)
+        y_error = jax.tree.map(
+            lambda error, y: jnp.where(far, cut**error_order * tolerance(y), error),
+            y_error,
+            y1_candidate,
+        )
+        return super().adapt_step_size(t0, t1, y0, y1_candidate, args, y_error, error_order, state)
 
 
 class Bracket(NamedTuple):

@@ -193,14 +193,15 @@ def test_failed_figure_has_status_1_and_leaves_nothing(folder, monkeypatch, caps
     assert list((folder / "figures").iterdir()) == []
 
 
-def test_beyond_prints_its_table(folder, monkeypatch, capsys):
+@pytest.mark.parametrize("study", ["beyond", "sparse"])
+def test_studies_print_their_tables(study, folder, monkeypatch, capsys):
     from jaxmd_sign import _reproduce
 
-    def written(out, *, beyond):
-        assert beyond
-        (folder / "beyond.md").write_text("| M |\n", "utf-8")
-        return [folder / "beyond.md"]
+    def written(out, **studies):
+        assert [name for name, wanted in studies.items() if wanted] == [study]
+        (folder / "study.md").write_text("| M |\n", "utf-8")
+        return [folder / "study.md"]
 
     monkeypatch.setattr(_reproduce, "reproduce", written)
-    assert main(["reproduce", "--out", "figures", "--beyond"]) == 0
+    assert main(["reproduce", "--out", "figures", f"--{study}"]) == 0
     assert "| M |" in capsys.readouterr().out.splitlines()

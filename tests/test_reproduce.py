@@ -4,15 +4,20 @@ import json
 import subprocess
 import sys
 
+import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
+import reference as ref
 import reference_family as family
 
-from jaxmd_sign import _beyond, _reproduce
+import jaxmd_sign as jms
+from jaxmd_sign import _beyond, _reproduce, _sparse
 from jaxmd_sign._beyond import beyond_numbers, beyond_report
+from jaxmd_sign._data import sparse_regression
 from jaxmd_sign._figures import draw, save
 from jaxmd_sign._reproduce import SolveError, example_numbers, reproduce
+from jaxmd_sign._sparse import sparse_numbers, sparse_report
 
 FILES = [f"figure{i}.{kind}" for i in (1, 2, 3) for kind in ("pdf", "png")] + ["summary.json"]
 
@@ -163,3 +168,67 @@ def test_a_report_says_what_the_numbers_say():
         assert row["falls"] == (200 if slope < 0 else 0)
         assert row["rises_somewhere"] == (0 if slope < 0 else 200)
         assert ("on some block for: none" in _beyond._verdict([row], 200)) == (slope < 0)
+
+
+# Sparse regression.
+
+SHAPE = {"_N": 8, "_D": 16, "_NONZERO": 2, "_SEEDS": 2}
+
+
+@pytest.fixture(scope="module")
+def sparse():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SHAPE.items():
+            patch.setattr(_sparse, name, value)
+        patch.setattr(_sparse, "_ALPHAS", (1e-3, 10.0, 5))
+        patch.setattr(_sparse, "_EPSILONS", (1e-2, 1e3, 6))
+        patch.setattr(_sparse, "_SIGN_ALPHAS", (0.05,))
+        return sparse_numbers()
+
+
+@pytest.mark.slow
+def test_sparse_regression_against_scipy(sparse):
+    """Limits by LSODA, GD's by their own equations, ℓ₂ in closed form, the truth by ℓ₁."""
+    for seed in range(2):
+        X, truth, _ = (
+            np.asarray(x) for x in sparse_regression(jax.random.key(seed), 8, 16, 2, float)
+        )
+        y = X @ truth
+        assert np.count_nonzero(truth) == 2
+        drawn = jms.random_sparse_problem(jax.random.key(seed), 8, 16, 2)
+        np.testing.assert_allclose(drawn.y, y, rtol=1e-13)
+
+        def check(beta, name, *index, truth=truth, seed=seed, rtol=1e-4):
+            error = np.sum((beta - truth) ** 2) / np.sum(truth**2)
+            np.testing.assert_allclose(sparse[f"test_error_{name}"][seed, *index], error, rtol=rtol)
+
+        for i, epsilon in enumerate(sparse["epsilon"][:3]):
+            check(ref.general_limit(X, y, epsilon, 0.05), "smoothed_sign", i, 0)
+        for i, alpha in enumerate(sparse["alpha"]):
+            check(ref.gd_limit(X, y, alpha), "gradient_descent", i, rtol=1e-6)
+        check(np.linalg.pinv(X) @ y, "norm", sparse["norm_names"].index("l2"), rtol=1e-9)
+    for what in ("test_error", "l1_excess"):
+        ends = sparse[f"{what}_smoothed_sign"][:, -1, 0], sparse[f"{what}_gradient_descent"][:, -1]
+        same = sparse[f"{what}_gradient_descent_same_alpha"][:, 0]
+        np.testing.assert_allclose(ends[0], same, rtol=1e-3)
+        least = sparse[f"{what}_norm"][:, sparse["norm_names"].index("l2")]
+        np.testing.assert_allclose(ends[1], least, rtol=1e-3)
+    np.testing.assert_allclose(sparse["l1_excess_l1"], 0, atol=1e-12)
+    assert np.all(sparse["l1_excess_gradient_descent"] >= 0) and sparse["failed"] == 0
+
+
+@pytest.mark.slow
+def test_files_of_sparse_regression(sparse, tmp_path):
+    save(draw("sparse", sparse), tmp_path / "sparse")
+    assert b"/Type3" not in (tmp_path / "sparse.pdf").read_bytes()
+    report = sparse_report(sparse)
+    table = [line for line in report.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert len(table) == 2 + 2 + 3 + 2  # head, GD's ends, one α, two norms
+    backwards = {
+        name: value[:, ::-1] if name.endswith("error_smoothed_sign") else value
+        for name, value in sparse.items()
+    }
+    for numbers in (sparse, backwards):
+        rise = np.max(np.diff(numbers["test_error_smoothed_sign"], axis=1))
+        assert f"never rises by more than {max(0, rise):.1g} " in sparse_report(numbers)

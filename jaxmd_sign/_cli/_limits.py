@@ -16,13 +16,16 @@ class Reproduce:
     beyond: Annotated[
         bool, arg(help="Also compare depths 2, 3, 4 and all smoothings: beyond.png and beyond.md.")
     ] = False
+    sparse: Annotated[
+        bool, arg(help="Also sparse regression, GD over α and this over ε: sparse.png, sparse.md.")
+    ] = False
 
     def run(self) -> int:
         """Draw the figures; the exit status."""
         from .._reproduce import SolveError, reproduce
 
         try:
-            for path in reproduce(self.out, beyond=self.beyond):
+            for path in reproduce(self.out, beyond=self.beyond, sparse=self.sparse):
                 print(path)
                 if path.suffix == ".md":
                     print(f"\n{path.read_text('utf-8')}")

@@ -23,6 +23,8 @@ _MOST_STAGES = 200
 _DAMPING = 2 / 13
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
 _TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
+_FLOOR = -300  # of the exponent of a weight: far below rounding, and far above what is slow
+SIDE = np.array([-1.0, 1.0])[:, None, None]
 
 
 class Flows(NamedTuple):
@@ -33,6 +35,24 @@ class Flows(NamedTuple):
     epsilon: Float[Array, " B"]
     alpha: Float[Array, " B"]
     smoothing: AbstractSmoothing
+
+    def gradient(self, weights: Float[Array, "2 d B"]) -> Float[Array, "d B"]:
+        """c = Xᵀ(Xβ − y). XᵀX is one product for two, and measured to be faster up to d = 3n."""
+        u, v = weights[0], weights[1]
+        power, (n, d) = (u - v) * (u + v), self.X.shape
+        product = (self.X.T @ self.X) @ power if d < 3 * n else self.X.T @ (self.X @ power)
+        return product - (self.X.T @ self.y)[:, None]
+
+    def velocity(
+        self, c: Float[Array, "d B"], weights: Float[Array, "2 d B"]
+    ) -> Float[Array, "2 d B"]:
+        """du/dt and dv/dt."""
+        pace = c / self.epsilon
+        return SIDE * pace * weights * self.smoothing.secant(jnp.abs(pace * weights))
+
+    def steepness(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """φ'(z)."""
+        return jax.jvp(lambda z: z * self.smoothing.secant(z), (z,), (jnp.ones_like(z),))[1]
 
 
 class Ends(NamedTuple):
@@ -100,121 +120,165 @@ def chebyshev_ends(flows: Flows, local: Scalar, tolerance: Scalar, max_steps: in
 
     **Returns:** the `Ends`. As a function of ε by `jax.jvp`, along the same steps.
     """
-    X, y, epsilon, alpha, smoothing = flows
-    n, d = X.shape
-    dtype, B = X.dtype, epsilon.shape[0]
-    limits, first, table = (jnp.asarray(x, dtype) for x in coefficients())
-    side = jnp.asarray([-1, 1], dtype)[:, None, None]
-    target, inverse = (X.T @ y)[:, None], 1 / epsilon
-    gram = X.T @ X if 2 * n > 0.8 * d else None  # else two products are cheaper
-
-    def gradient(weights):
-        u, v = weights[0], weights[1]
-        power = (u - v) * (u + v)
-        return (X.T @ (X @ power) if gram is None else gram @ power) - target
-
-    def secant(c, weights):
-        return smoothing.secant(jnp.abs(c * inverse * weights))
-
-    def velocity(c, weights):
-        return side * (c * inverse) * weights * secant(c, weights)
-
-    def slope(z):
-        return jax.jvp(lambda z: z * smoothing.secant(z), (z,), (jnp.ones_like(z),))[1]
-
-    def settled(walk):
-        # With the weights that are to come, about 1: a small one may have a long way to grow.
-        largest = jnp.maximum(1, jnp.max(walk.weights, axis=(0, 1)))
-        return jnp.max(jnp.abs(walk.c), axis=0) * largest <= tolerance * epsilon
-
-    def look(walk):
-        """Spectral radius, and which members go on."""
-        weights, c = walk.weights, walk.c
-        z = jnp.abs(c * inverse * weights)
-        steep = slope(z) * inverse
-        couple = jnp.sum(2 * weights**2 * steep, axis=0)
-        image = X @ (couple * (X.T @ walk.vector))
-        size = jnp.sqrt(jnp.sum(image**2, axis=0))
-        decay = jnp.max(jnp.where(side * c < 0, jnp.abs(c) * steep, 0), axis=(0, 1))
-        vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(n))
-        live = walk.live & ~settled(walk) & (walk.steps < max_steps)
-        radius, vector = lax.stop_gradient((1.15 * size + decay, vector))
-        return radius, vector, live
 
     def step(walk: _Walk) -> _Walk:
-        weights, c = walk.weights, walk.c
         radius, vector, live = lax.cond(
             walk.rounds % _POWER_EVERY == 0,
-            look,
+            lambda walk: _look(flows, walk, tolerance, max_steps),
             lambda walk: (walk.radius, walk.vector, walk.live),
             walk,
         )
-        # An even number of stages, so that two at a time make no copies; what most members need:
-        # the others take the longest step that it allows, rather than cost all of them more.
-        h = jnp.minimum(walk.h, 0.9 * limits[-1] / jnp.maximum(radius, 1e-300))
-        need = jnp.sqrt(1 + h * radius * (_MOST_STAGES**2 - 1) / limits[-1])
-        need = jnp.sum(jnp.where(live, need, 0)) / jnp.sum(live)
-        s = 2 * jnp.clip(jnp.ceil(need / 2), 1, _MOST_STAGES // 2).astype(int)
-        h = jnp.minimum(h, limits[s] / jnp.maximum(radius, 1e-300))
-        start = h * velocity(c, weights)
-        rows = table[s]
+        walk = walk._replace(radius=radius, vector=vector, live=live)
+        h, s = _lengths(walk)
+        start = h * flows.velocity(walk.c, walk.weights)
+        move = _stages(flows, walk.weights, start, h, s)
+        return _accept(walk, _attempt(flows, walk, start, move, h), h, local)
 
-        def stage(j, new, old):
-            at = weights + new
-            mu, nu, mut, gamma = rows[j]
-            return mu * new + nu * old + (mut * h) * velocity(gradient(at), at) + gamma * start
-
-        def two(i, state):
-            new, old = state
-            old = stage(2 * i + 1, new, old)
-            return stage(2 * i + 2, old, new), old
-
-        move = first[s] * start
-        move, _ = lax.fori_loop(1, s // 2, two, (stage(2, move, jnp.zeros_like(start)), move))
-        there = weights + move
-        c1 = gradient(there)
-        # Tiny weights by their logarithm: exact for constant c.
-        trend = (c1 - c) / h
-        # ∫c by the parabola through three points: an error here grows by 1/ε.
-        mean = (c + c1) / 2 - h**2 / (6 * (h + walk.last)) * (trend - walk.trend)
-        pace = jnp.abs(mean) * inverse
-        z0, z1 = pace * weights, pace * jnp.maximum(there, 0)
-        z = jnp.maximum((z0 + z1) / 2, 1e-100)
-        bend = (z1 - z0) * (1 / smoothing.secant(z) - 1) / z
-        share, most = _TINY
-        tiny = (z1 < share) & (there < most)
-        power = walk.power + side * (h * inverse * mean) - bend
-        power = jnp.where(tiny, power, 0)
-        base = jnp.where(tiny, walk.base, there)
-        new = base * jnp.exp(power)
-        by_difference = 0.4 * (start + h * velocity(c1, there)) - 0.8 * move
-        local_error = lax.stop_gradient(jnp.where(tiny, new - there, by_difference))
-        scale = local * (1 + jnp.maximum(weights, new))
-        E = jnp.max(jnp.abs(local_error) / scale, axis=(0, 1))
-        E = lax.stop_gradient(jnp.where(jnp.isfinite(E), E, 1e9))
-        good = (E <= 1) & live
-        factor = jnp.clip(0.9 * jnp.maximum(E, 1e-12) ** (-1 / 3), 0.15, 3)
-
-        def keep(new, old):
-            return jnp.where(good, new, old)
-
-        return walk._replace(
-            radius=radius, vector=vector, live=live,
-            weights=keep(new, weights), base=keep(base, walk.base), power=keep(power, walk.power),
-            c=keep(c1, c), trend=keep(trend, walk.trend), last=keep(h, walk.last),
-            h=jnp.where(live, h * factor, walk.h),
-            error=keep(walk.error + local_error, walk.error),
-            steps=walk.steps + live, rounds=walk.rounds + 1,
-        )  # fmt: skip
-
-    start = jnp.broadcast_to(alpha, (2, d, B))
-    zero = jnp.zeros((2, d, B), dtype)
-    walk = _Walk(
-        start, start, zero, jnp.broadcast_to(-target, (d, B)), jnp.zeros((d, B), dtype),
-        jnp.full(B, jnp.inf, dtype), 0.1 * alpha,
-        jnp.zeros(B, dtype), jnp.full((n, B), 1 / np.sqrt(n), dtype), zero,
-        jnp.ones(B, bool), jnp.zeros(B, int), jnp.zeros((), int),
-    )  # fmt: skip
-    walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, walk)
+    walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.base) + walk.power
-    return Ends(logs, walk.error, walk.steps, settled(walk))
+    return Ends(logs, walk.error, walk.steps, _settled(flows, walk, tolerance))
+
+
+def _at_start(flows: Flows) -> _Walk:
+    (n, d), B, dtype = flows.X.shape, flows.epsilon.shape[0], flows.X.dtype
+    start, zero = jnp.broadcast_to(flows.alpha, (2, d, B)), jnp.zeros((2, d, B), dtype)
+    return _Walk(
+        weights=start,
+        base=start,
+        power=zero,
+        c=flows.gradient(start),
+        trend=jnp.zeros((d, B), dtype),
+        last=jnp.full(B, jnp.inf, dtype),
+        h=0.1 * flows.alpha,
+        radius=jnp.zeros(B, dtype),
+        vector=jnp.full((n, B), 1 / np.sqrt(n), dtype),
+        error=zero,
+        live=jnp.ones(B, bool),
+        steps=jnp.zeros(B, int),
+        rounds=jnp.zeros((), int),
+    )
+
+
+def _settled(flows: Flows, walk: _Walk, tolerance: Scalar) -> Bool[Array, " B"]:
+    # With the weights that are to come, about 1: a small one may have a long way to grow.
+    largest = jnp.maximum(1, jnp.max(walk.weights, axis=(0, 1)))
+    return jnp.max(jnp.abs(walk.c), axis=0) * largest <= tolerance * flows.epsilon
+
+
+def _look(
+    flows: Flows, walk: _Walk, tolerance: Scalar, max_steps: int
+) -> tuple[Float[Array, " B"], Float[Array, "n B"], Bool[Array, " B"]]:
+    """Spectral radius by a step of the power method, its vector, and which members go on."""
+    weights, c, X = walk.weights, walk.c, flows.X
+    steep = flows.steepness(jnp.abs(c / flows.epsilon * weights)) / flows.epsilon
+    image = X @ (jnp.sum(2 * weights**2 * steep, axis=0) * (X.T @ walk.vector))
+    size = jnp.sqrt(jnp.sum(image**2, axis=0))
+    decay = jnp.max(jnp.where(SIDE * c < 0, jnp.abs(c) * steep, 0), axis=(0, 1))
+    vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(X.shape[0]))
+    live = walk.live & ~_settled(flows, walk, tolerance) & (walk.steps < max_steps)
+    return *lax.stop_gradient((1.15 * size + decay, vector)), live
+
+
+def _lengths(walk: _Walk) -> tuple[Float[Array, " B"], Int[Array, ""]]:
+    """The length of every member's step, and the number of stages of all.
+
+    An even number, so that two at a time make no copies; what most members need: the others take
+    the longest step that it allows, rather than cost all of them more.
+    """
+    limits = jnp.asarray(coefficients()[0], walk.h.dtype)
+    radius = jnp.maximum(walk.radius, 1e-300)
+    h = jnp.minimum(walk.h, 0.9 * limits[-1] / radius)
+    need = jnp.sqrt(1 + h * walk.radius * (_MOST_STAGES**2 - 1) / limits[-1])
+    need = jnp.sum(jnp.where(walk.live, need, 0)) / jnp.sum(walk.live)
+    s = 2 * jnp.clip(jnp.ceil(need / 2), 1, _MOST_STAGES // 2).astype(int)
+    return jnp.minimum(h, limits[s] / radius), s
+
+
+def _stages(
+    flows: Flows,
+    weights: Float[Array, "2 d B"],
+    start: Float[Array, "2 d B"],
+    h: Float[Array, " B"],
+    s: Int[Array, ""],
+) -> Float[Array, "2 d B"]:
+    """How far s stages move the weights; `start` is h times their velocity."""
+    _, first, table = (jnp.asarray(x, h.dtype) for x in coefficients())
+    rows = table[s]
+
+    def stage(j, new, old):
+        at = weights + new
+        mu, nu, mut, gamma = rows[j]
+        slope = flows.velocity(flows.gradient(at), at)
+        return mu * new + nu * old + (mut * h) * slope + gamma * start
+
+    def two(i, state):
+        new, old = state
+        old = stage(2 * i + 1, new, old)
+        return stage(2 * i + 2, old, new), old
+
+    move = first[s] * start
+    return lax.fori_loop(1, s // 2, two, (stage(2, move, jnp.zeros_like(start)), move))[0]
+
+
+class _Attempt(NamedTuple):
+    """Where a step leads, and its local error."""
+
+    weights: Array
+    base: Array
+    power: Array
+    c: Array
+    trend: Array
+    error: Array
+
+
+def _attempt(
+    flows: Flows,
+    walk: _Walk,
+    start: Float[Array, "2 d B"],
+    move: Float[Array, "2 d B"],
+    h: Float[Array, " B"],
+) -> _Attempt:
+    """The step with its tiny weights by their logarithm, which is exact for constant c."""
+    weights, c = walk.weights, walk.c
+    there = weights + move
+    c1 = flows.gradient(there)
+    trend = (c1 - c) / h
+    # ∫c by the parabola through three points: an error here grows by 1/ε.
+    mean = (c + c1) / 2 - h**2 / (6 * (h + walk.last)) * (trend - walk.trend)
+    pace = jnp.abs(mean) / flows.epsilon
+    z0, z1 = pace * weights, pace * jnp.maximum(there, 0)
+    z = jnp.maximum((z0 + z1) / 2, 1e-100)
+    bend = (z1 - z0) * (1 / flows.smoothing.secant(z) - 1) / z
+    share, most = _TINY
+    tiny = (z1 < share) & (there < most)
+    power = jnp.where(tiny, walk.power + SIDE * (h / flows.epsilon * mean) - bend, 0)
+    base = jnp.where(tiny, walk.base, there)
+    new = base * jnp.exp(jnp.maximum(power, _FLOOR))
+    by_difference = 0.4 * (start + h * flows.velocity(c1, there)) - 0.8 * move
+    error = lax.stop_gradient(jnp.where(tiny, new - there, by_difference))
+    return _Attempt(new, base, power, c1, trend, error)
+
+
+def _accept(walk: _Walk, found: _Attempt, h: Float[Array, " B"], local: Scalar) -> _Walk:
+    """Keep the step of each member whose error allows it; the length of its next."""
+    scale = local * (1 + jnp.maximum(walk.weights, found.weights))
+    E = jnp.max(jnp.maximum(*jnp.abs(found.error) / scale), axis=0)
+    E = lax.stop_gradient(jnp.where(jnp.isfinite(E), E, 1e9))
+    good = (E <= 1) & walk.live
+    factor = jnp.clip(0.9 * jnp.maximum(E, 1e-12) ** (-1 / 3), 0.15, 3)
+
+    def keep(new, old):
+        return jnp.where(good, new, old)
+
+    return walk._replace(
+        weights=keep(found.weights, walk.weights),
+        base=keep(found.base, walk.base),
+        power=keep(found.power, walk.power),
+        c=keep(found.c, walk.c),
+        trend=keep(found.trend, walk.trend),
+        last=keep(h, walk.last),
+        h=jnp.where(walk.live, h * factor, walk.h),
+        error=keep(walk.error + found.error, walk.error),
+        steps=walk.steps + walk.live,
+        rounds=walk.rounds + 1,
+    )

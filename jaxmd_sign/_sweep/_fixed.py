@@ -29,7 +29,7 @@ _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 def first_rung(problems: Problem, settings: Settings) -> int | None:
     """Where to start on the ladder of step numbers; None if the engine is not for these cases."""
-    smooth = SMOOTHINGS[settings.smoothing].strictness == 1  # else the estimate is no good
+    smooth = not SMOOTHINGS[settings.smoothing].has_corner  # else the estimate is no good
     fits = smooth and settings.depth == 2 and settings.reference == "start"
     if not (fits and isinstance(problems.data, Blocks)):
         return None

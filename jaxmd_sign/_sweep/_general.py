@@ -37,7 +37,7 @@ _met = set()  # programs that this process has compiled
 
 def is_general(problems: Problem, settings: Settings) -> bool:
     """Whether these cases are for this method; any other kind is for the adaptive one."""
-    smooth = SMOOTHINGS[settings.smoothing].strictness == 1  # else the estimate is no good
+    smooth = not SMOOTHINGS[settings.smoothing].has_corner  # else the estimate is no good
     fits = smooth and settings.depth == 2 and settings.reference == "start"
     double = settings.dtype == "float64" and settings.rtol >= 1e-8
     return fits and double and isinstance(problems.data, Dense)
