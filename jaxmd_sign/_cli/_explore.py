@@ -8,6 +8,11 @@ from tyro.conf import arg
 from ._words import complain
 
 
+def say(line: str) -> None:
+    """A line on stdout at once: who started the server waits for it."""
+    print(line, flush=True)
+
+
 @dataclass
 class Explore:
     """`jaxmd-sign explore`."""
@@ -23,11 +28,5 @@ class Explore:
         try:
             from .._explore._server import explore
         except ModuleNotFoundError as error:
-            return complain(
-                f"explore needs {error.name}: pip install 'jaxmd-sign[explorer]'.", 2
-            )
-        try:
-            explore(self.store, self.port, not self.no_browser, lambda line: print(line, flush=True))
-        except KeyboardInterrupt:
-            print()
-        return 0
+            return complain(f"explore needs {error.name}: pip install 'jaxmd-sign[explorer]'.", 2)
+        explore(self.store, self.port, not self.no_browser, say)

@@ -20,7 +20,7 @@ _LEVELS = np.arange(1, 10) / 4  # of the way from the least D to D(β*), as in F
 
 
 class Asked(NamedTuple):
-    """A block x₁β₁ + x₂β₂ = y, and how to solve it. `epsilon` is None where a curve is asked for."""
+    """A block x₁β₁ + x₂β₂ = y, and how to solve it; `epsilon` is None for a curve over ε."""
 
     x: tuple[float, float]
     y: float
@@ -42,8 +42,9 @@ def read(query: Mapping[str, str], *, curve: bool = False) -> Asked:
         raise ValueError("x1 and x2 are both 0, so that no β fits y. Change one of them.")
     if y == 0:
         raise ValueError("y is 0: then β stays at 0, and there is nothing to see. Change it.")
-    depth = int(depth) if depth.is_integer() else depth
-    check_depth(depth)  # pyright: ignore[reportArgumentType]
+    if not depth.is_integer():
+        raise ValueError(f"depth must be a whole number from 2 to 8, but is {depth:g}.")
+    check_depth(int(depth))
     smoothing = query.get("smoothing", "")
     as_smoothing(smoothing)
     epsilon = None if curve else _positive(query, "epsilon")
@@ -69,9 +70,7 @@ def _positive(query: Mapping[str, str], name: str) -> float:
 def answer_case(asked: Asked) -> dict[str, Any]:
     """Everything about one case that a page draws; numbers of a failed one are NaN."""
     assert asked.epsilon is not None
-    case = solved_case(
-        asked.problem(), asked.epsilon, asked.alpha, asked.depth, asked.smoothing
-    )
+    case = solved_case(asked.problem(), asked.epsilon, asked.alpha, asked.depth, asked.smoothing)
     flow = case.trajectory
     return {
         **asked._asdict(),
@@ -99,9 +98,16 @@ def answer_case(asked: Asked) -> dict[str, Any]:
 
 
 def answer_curve(asked: Asked) -> dict[str, Any]:
-    """KKT errors over ε."""
-    errors = solved_curve(asked.problem(), asked.alpha, asked.depth, asked.smoothing)
-    return {"epsilon": EPSILONS, "kkt_error": errors}
+    """KKT errors over ε, with a point between two of them where e changes sign."""
+    signed = solved_curve(asked.problem(), asked.alpha, asked.depth, asked.smoothing)
+    logs = np.log(EPSILONS)
+    turns = np.flatnonzero(signed[:-1] * signed[1:] < 0)
+    low, high = signed[turns], signed[turns + 1]
+    zeros = logs[turns] + low / (low - high) * (logs[turns + 1] - logs[turns])
+    return {
+        "epsilon": np.insert(EPSILONS, turns + 1, np.exp(zeros)),
+        "kkt_error": np.insert(np.abs(signed), turns + 1, 0),
+    }
 
 
 def _view_end(case: Case, y: float) -> float:
@@ -117,9 +123,7 @@ def _levels(case: Case) -> list[dict[str, Any]]:
     if not (np.isfinite(case.divergence).all() and np.isfinite(case.minimum)):
         return []
     floor = np.min(case.divergence)
-    contours = contourpy.contour_generator(*case.plane, case.divergence)
+    horizontal, vertical = case.plane
+    contours = contourpy.contour_generator(horizontal, vertical, case.divergence)
     levels = floor + _LEVELS * (case.minimum - floor)
-    return [
-        {"level": level, "lines": [line.tolist() for line in contours.lines(level)]}
-        for level in levels
-    ]
+    return [{"level": level, "lines": list(contours.lines(level))} for level in levels]

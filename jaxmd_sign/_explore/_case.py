@@ -87,12 +87,17 @@ def _plane(problem: Problem) -> Float[Array, "2 p"]:
 def error_curve(
     problem: Problem, alpha: Float[Array, ""], *, depth: int, smoothing: str
 ) -> Float[Array, " m"]:
-    """The KKT error at each of `EPSILONS`; NaN where a limit failed."""
+    """The KKT error at each of `EPSILONS`, with the sign of e across x; NaN where a limit failed.
 
+    e is a multiple of (−x₂, x₁). Where its sign changes, the error is 0 in between.
+    """
     options: dict[str, Any] = {"depth": depth, "rtol": RTOL, "max_steps": MAX_STEPS}
+    x = problem.X[0]
+    across = jnp.stack([-x[1], x[0]])
 
     def error(epsilon):
         limit = solve_limit(problem, SmoothedSign(epsilon, smoothing), alpha, **options)
-        return kkt(problem, limit).error
+        conditions = kkt(problem, limit)
+        return jnp.sign(jnp.sum(across * conditions.stationarity)) * conditions.error
 
     return jax.vmap(error)(jnp.asarray(EPSILONS, problem.dtype))

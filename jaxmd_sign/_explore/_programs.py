@@ -52,9 +52,7 @@ def compile_ahead() -> None:
     threading.Thread(target=work, name="compile-ahead", daemon=True).start()
 
 
-def solved_case(
-    problem: Problem, epsilon: float, alpha: float, depth: int, smoothing: str
-) -> Case:
+def solved_case(problem: Problem, epsilon: float, alpha: float, depth: int, smoothing: str) -> Case:
     """`solve_case`, as NumPy arrays."""
     found = programs(depth, smoothing).case(problem, np.float64(epsilon), np.float64(alpha))
     return jax.device_get(found)

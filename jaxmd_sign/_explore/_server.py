@@ -4,11 +4,13 @@ It binds to 127.0.0.1, answers under that name only (else a name that an attacke
 would do), refuses what other sites' scripts ask for, and changes nothing. No input is evaluated.
 """
 
+import contextlib
+import os
 import socket
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
@@ -100,7 +102,10 @@ def _json(answer: Callable[[], dict[str, Any]]) -> Response:
 
 def make_server(app: Starlette) -> uvicorn.Server:
     """A quiet server; `run(sockets=[...])` serves."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=1
+    )
+    return uvicorn.Server(config)
 
 
 def bind(port: int) -> socket.socket:
@@ -110,13 +115,14 @@ def bind(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise ValueError(
-            f"port {port} cannot be used ({error.strerror or error}). Give another, or leave it out."
+            f"port {port} cannot be used ({reason}). Give another, or leave it out."
         ) from None
 
 
-def explore(store: str | None, port: int, browser: bool, say: Callable[[str], None]) -> None:
-    """Serve until interrupted."""
+def explore(store: str | None, port: int, browser: bool, say: Callable[[str], None]) -> NoReturn:
+    """Serve until interrupted, then end the process."""
     if store is not None:
         heat_map(store)  # complain before the page opens
     with bind(port) as bound:
@@ -125,4 +131,7 @@ def explore(store: str | None, port: int, browser: bool, say: Callable[[str], No
         say(f"{url} (Ctrl-C ends it)")
         if browser:
             webbrowser.open(url)
-        make_server(make_app(store)).run(sockets=[bound])
+        with contextlib.suppress(KeyboardInterrupt):
+            make_server(make_app(store)).run(sockets=[bound])
+    # Not by the usual way out, which a thread that is compiling would abort.
+    os._exit(0)

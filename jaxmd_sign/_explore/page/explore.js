@@ -137,7 +137,7 @@ function show(answer) {
 }
 
 function writeNumbers(answer) {
-  const pair = (values) => `(${number(values[0], 5)}, ${number(values[1], 5)})`;
+  const pair = (values) => `(${number(values[0], 4)}, ${number(values[1], 4)})`;
   const write = (id, text) => { byId(id).textContent = text; };
   const ok = answer !== null && answer.result === "successful";
   write("kkt-error", ok ? number(answer.kkt_error) : "–");

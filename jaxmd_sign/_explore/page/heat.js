@@ -12,7 +12,7 @@ export async function loadMap(setControls, say) {
   choose = setControls;
   const answer = await (await fetch("store")).json();
   if (answer.error) { say(answer.error, true); return; }
-  if (!answer.store) { figure.classList.add("empty"); svg.replaceChildren(); return; }
+  if (!answer.store) { figure.querySelector(".frame").hidden = true; return; }
   map = answer;
   const finite = map.kkt_error.flat().filter((value) => value !== null);
   map.top = finite.reduce((most, value) => Math.max(most, value), 0);
@@ -88,10 +88,10 @@ function scaleBar() {
     });
   }
   for (const share of [0, 0.5, 1]) {
-    const y = bottom - share * (bottom - top) + 4;
+    const y = bottom - share * (bottom - top) + 4 + 4 * (share === 1) - 4 * (share === 0);
     add(svg, "text", { class: "tick", x: right + 22, y }, number(share * map.top, 2));
   }
-  add(svg, "text", { x: right + 52, y: top - 6, "text-anchor": "end" }, "KKT error ‖e‖");
+  add(svg, "text", { x: right + 58, y: top - 8, "text-anchor": "end" }, "KKT error ‖e‖");
   const kinds = [["failed", map.failed, "failed"], ["undone", map.to_do, "not solved"]];
   let x = axes.area.left + 40;
   for (const [kind, count, text] of kinds) {
