@@ -61,13 +61,14 @@ def get(port, path, headers=None, method="GET"):
 
 
 def ask(port, path="/case", **changes):
-    """Status and strict JSON."""
+    """The answer, strict JSON."""
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
     status, _, body = get(port, f"{path}?{urlencode(QUESTION | changes)}")
-    return status, json.loads(body, parse_constant=refuse)
+    assert status == 200
+    return json.loads(body, parse_constant=refuse)
 
 
 @pytest.mark.slow
@@ -142,9 +143,9 @@ def test_a_move_traces_and_compiles_nothing(port, caplog, record_property):
     with jax.log_compiles(), caplog.at_level(logging.DEBUG, "jax"):
         for move in moves:
             begin = time.perf_counter()
-            assert ask(port, **move)[1]["result"] == "successful"
+            assert ask(port, **move)["result"] == "successful"
             spent.append(time.perf_counter() - begin)
-            assert ask(port, "/curve", **move)[0] == 200
+            assert min(ask(port, "/curve", **move)["kkt_error"]) >= 0
     said = [record.getMessage() for record in caplog.records]
     assert not [line for line in said if re.search("tracing|compil", line, re.IGNORECASE)]
     record_property("milliseconds", [round(1e3 * seconds, 1) for seconds in spent])
@@ -173,14 +174,14 @@ def test_bad_input_is_one_line(changes, message, port):
     for path in ("/case", "/curve"):
         if path == "/curve" and "epsilon" in changes:
             continue
-        status, answer = ask(port, path, **changes)
-        assert status == 400 and answer["error"].startswith(message)
+        answer = ask(port, path, **changes)
+        assert list(answer) == ["error"] and answer["error"].startswith(message)
         assert "\n" not in answer["error"] and len(answer["error"]) < 200
 
 
 def test_a_failed_solve_is_a_sentence_and_no_number(port):
-    status, answer = ask(port, epsilon="1e-300")
-    assert status == 200 and "Try increasing `max_steps`" in answer["result"]
+    answer = ask(port, epsilon="1e-300")
+    assert "Try increasing `max_steps`" in answer["result"]
     assert "Try increasing `max_steps`" in answer["trajectory"]["result"]
     assert answer["kkt_error"] is None and answer["beta"] == [None, None]
     assert answer["levels"] == [] and set(answer["trajectory"]["beta"][0]) == {None}
@@ -231,15 +232,15 @@ def test_map_of_a_store(swept, port):
     (pair,) = found["pairs"]
     assert (pair["x"], pair["y"]) == ([1.3, 0.7], 1.0)
     # A cell is the case that a click on it asks for.
-    _, answer = ask(port, epsilon=repr(float(found["epsilon"][3])), alpha="0.1")
+    answer = ask(port, epsilon=repr(float(found["epsilon"][3])), alpha="0.1")
     assert np.isclose(answer["kkt_error"], found["kkt_error"][2, 3], rtol=1e-5)
 
 
 def test_map_is_served(swept, port):
     with serving(str(swept)) as other:
-        status, answer = ask(other, "/store")
-    assert status == 200 and answer["kkt_error"][0][5] is None and answer["result"][0][5] == 1
-    assert ask(port, "/store") == (200, {})  # where there is no store
+        answer = ask(other, "/store")
+    assert answer["kkt_error"][0][5] is None and answer["result"][0][5] == 1
+    assert ask(port, "/store") == {}  # where there is no store
 
 
 def edited(swept, tmp_path, change):
@@ -315,11 +316,13 @@ def test_bad_words_are_one_line_and_status_2(tmp_path, capsys):
 
 
 def test_the_command_serves_until_interrupted():
-    code = "import sys; from jaxmd_sign._cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "explore", "--no-browser"]
     # In the background, shells make a process deaf to SIGINT.
-    hear = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=hear) as process:
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from jaxmd_sign._cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "explore", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         line = process.stdout.readline()
         port = int(re.fullmatch(r"http://127.0.0.1:(\d+) \(Ctrl-C ends it\)\n", line).group(1))
         assert get(port, "/")[0] == get(port, "/explore.js")[0] == 200

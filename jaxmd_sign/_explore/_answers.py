@@ -10,8 +10,9 @@ from .._checks import as_positive
 from .._inputs import check_depth
 from .._problem import Problem
 from .._report import sentence
+from .._results import RESULTS
 from .._smoothing import as_smoothing
-from ._case import EPSILONS, Case
+from ._case import EPSILONS, MAX_STEPS, Case
 from ._programs import solved_case, solved_curve
 
 _MOST_CHARACTERS = 32
@@ -74,7 +75,7 @@ def answer_case(asked: Asked) -> dict[str, Any]:
     flow = case.trajectory
     return {
         **asked._asdict(),
-        "result": sentence(case.limit.result),
+        "result": _outcome(case.limit.result),
         "kkt_error": case.conditions.error,
         "kkt_relative_error": case.conditions.relative_error,
         "bregman_gap": case.gap,
@@ -85,7 +86,7 @@ def answer_case(asked: Asked) -> dict[str, Any]:
         "box": case.plane[:, [0, -1]],
         "levels": _levels(case),
         "trajectory": {
-            "result": sentence(flow.result),
+            "result": _outcome(flow.result),
             "ts": flow.ts,
             "beta": flow.beta.T,
             "dual": flow.dual.T,
@@ -108,6 +109,14 @@ def answer_curve(asked: Asked) -> dict[str, Any]:
         "epsilon": np.insert(EPSILONS, turns + 1, np.exp(zeros)),
         "kkt_error": np.insert(np.abs(signed), turns + 1, 0),
     }
+
+
+def _outcome(result: RESULTS) -> str:
+    """`successful`, or what failed, with a remedy that a page's reader has."""
+    said = sentence(result)
+    if "max_steps" in said:
+        said += f" This page takes {MAX_STEPS}; in Python, solve_limit takes more."
+    return said
 
 
 def _view_end(case: Case, y: float) -> float:

@@ -40,6 +40,7 @@ def heat_map(path: str) -> dict[str, Any]:
         "depth": identity["depth"],
         "smoothing": identity["smoothing"],
         "reference": identity["reference"],
+        "rows": identity["problem"]["examples"],
         "problem": in_words("problem", identity["problem"]),
         "pairs": _pairs(manifest),
     }

@@ -94,10 +94,10 @@ def make_app(store: str | None = None) -> Starlette:
 def _json(answer: Callable[[], dict[str, Any]]) -> Response:
     """The answer, or what is wrong with the question in one line."""
     try:
-        text, status = to_json(answer()), 200
+        text = to_json(answer())
     except ValueError as error:
-        text, status = to_json({"error": " ".join(str(error).split())}), 400
-    return Response(text, status, media_type="application/json")
+        text = to_json({"error": " ".join(str(error).split())})
+    return Response(text, media_type="application/json")
 
 
 def make_server(app: Starlette) -> uvicorn.Server:

@@ -15,12 +15,12 @@ export function add(parent, tag, attributes = {}, text = "") {
 // A number with so many significant digits, without trailing zeros; what is no number is a dash.
 export function number(value, digits = 6) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (value === 0) return "0";
+  if (Math.abs(value) < 1e-15) return "0";  // rounding
   const size = Math.abs(value);
   const text = size < 1e-4 || size >= 1e6
     ? value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e")
     : String(Number(value.toPrecision(digits)));
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
 // Empty the drawing and draw axes; the answer maps numbers to places, clipped lines included.

@@ -124,7 +124,8 @@ function pick(i, j) {
   const epsilon = map.epsilon[i], alpha = map.alpha[j], code = map.result[j][i];
   const pair = map.pairs[row.value || 0];
   const [name, sentence] = map.codes[code];
-  const said = code === 0 ? `KKT error ${number(map.kkt_error[j][i])}` : `${name}. ${sentence}`;
+  const all = map.rows > 1 ? ` of all ${map.rows} rows; the flow is that of one row` : "";
+  const said = code === 0 ? `KKT error ${number(map.kkt_error[j][i])}${all}.` : `${name}. ${sentence}`;
   const whose = pair ? "" : " The store keeps no row of two numbers: the flow is that of x and y at the left.";
   const from = map.reference === "start" ? "" : " The store measures D from T₁, this page from 0⁺.";
   tell(`ε = ${number(epsilon, 4)}, α = ${number(alpha, 4)} in the store: ${said}${whose}${from}`, code > 0);
