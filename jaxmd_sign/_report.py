@@ -1,6 +1,7 @@
 """What `jaxmd-sign limit` says of one case: a dictionary, as JSON or as tables."""
 
 import json
+import math
 from typing import Any
 
 import jax
@@ -89,7 +90,7 @@ def _plain(value: Any) -> Any:
         value = np.asarray(value).tolist()
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_report(report: dict[str, Any], title: str, console: Console) -> None:

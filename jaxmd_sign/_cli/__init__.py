@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg, subcommand
 
+from ._explore import Explore
 from ._limits import Explain, Limit, Reproduce
 from ._studies import Certify, Train
 from ._sweeps import Status, Sweep, Tune
@@ -22,6 +23,7 @@ _SWEEP = "Limits over a grid of ε and α, into a store that survives whatever s
 _TUNE = "The ε whose limit has the least KKT error, or is nearest to the exact minimiser."
 _TRAIN = "A run of an optimiser of optax against the flow, or a study of many."
 _EXPLAIN = "Which potential a limit minimises: ℓ₁, ℓ_{3/2}, ℓ₂, ℓ_p or hyperbolic entropy."
+_EXPLORE = "A page in your browser: move ε, α, depth, smoothing and the data, and see at once."
 _STATUS = "What of a sweep is done, failed and to do."
 _CERTIFY = (
     "Every claim of the source with its margin, on one case or on random instances. A false claim "
@@ -35,6 +37,7 @@ Command = Annotated[
     | Annotated[Tune, subcommand("tune", description=_TUNE)]
     | Annotated[Train, subcommand("train", description=_TRAIN)]
     | Annotated[Explain, subcommand("explain", description=_EXPLAIN)]
+    | Annotated[Explore, subcommand("explore", description=_EXPLORE)]
     | Annotated[Status, subcommand("status", description=_STATUS)]
     | Annotated[Certify, subcommand("certify", description=_CERTIFY)],
     arg(help="Add --help for what they take", name=""),

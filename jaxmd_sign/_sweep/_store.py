@@ -37,6 +37,7 @@ from ._plan import Chunk, Plan
 from ._variables import CODES
 
 _WAITING = 2  # chunks between solver and writer
+_MOST_KEPT = 10_000  # numbers of X
 
 
 def open_store(path: Path, plan: Plan, resume: bool, own_chunks: bool) -> Plan:
@@ -114,6 +115,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "format": 1,
         "hash": fingerprint(identity(plan)),
         "identity": identity(plan),
+        "data": _small_data(plan),
         "max_steps": plan.settings.max_steps,
         "cases": plan.num_cases,
         "chunks": {"number": plan.num_chunks, "grid": list(plan.shape), "tile": list(plan.tile)},
@@ -129,6 +131,15 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         },
         "codes": {name: code.value for name, code in CODES.items()},
     }
+
+
+def _small_data(plan: Plan) -> dict[str, Any] | None:
+    """X and y of one small problem, so that who reads the store knows what was solved."""
+    problem = plan.problem
+    size = problem.num_examples * problem.num_features
+    if plan.num_problems is not None or size > _MOST_KEPT:
+        return None
+    return {"X": np.asarray(problem.X).tolist(), "y": np.asarray(problem.y).tolist()}
 
 
 def _is_there(path: Path) -> bool:

@@ -1,0 +1,1 @@
+"""The explorer: one block of two columns, in a page on this machine."""
