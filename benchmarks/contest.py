@@ -1,0 +1,141 @@
+"""Solvers on the same cases: each at its cheapest tolerance that will do, then timed in turns.
+
+Times are wall clock, of all cores, per case; what a first call takes longer (compilation) stands
+apart. Solvers take turns, so that a machine that drifts hurts all alike, and ratios are formed
+within a turn.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RTOLS = 10 ** np.arange(-3, -12.1, -0.25)
+Record = dict[str, Any]
+
+
+class Effort(NamedTuple):
+    """How much is done: cases timed at most, cases whose error is found, seconds a run, turns."""
+
+    cases: int
+    checked: int
+    seconds: float
+    turns: int
+
+
+class Solver(NamedTuple):
+    """`solve(count, rtol)` solves the first cases; failed ones are NaN. `about` is told of it."""
+
+    solve: Callable[[int, float], Any]
+    about: str = ""
+
+
+def contest(
+    solvers: dict[str, Solver | str],
+    errors: Callable[[Any], np.ndarray],
+    needed: float,
+    effort: Effort,
+    unit: float = 1e6,
+) -> dict[str, Record]:
+    """A row for each solver (a string says why one is missing); the first is the measure of all.
+
+    `errors` gives that of every case; all must be within `needed`, but for NaN, which is counted.
+    """
+    rows, runs = {}, {}
+    for name, solver in solvers.items():
+        if isinstance(solver, str):
+            rows[name] = {"skipped": solver}
+            continue
+        try:
+            rows[name] = _cheapest(solver, errors, needed, effort)
+        except (ImportError, RuntimeError) as reason:
+            rows[name] = {"skipped": str(reason)}
+            continue
+        count, rtol = rows[name]["cases"], rows[name]["rtol"]
+        runs[name] = lambda solve=solver.solve, count=count, rtol=rtol: solve(count, rtol)
+    per_case = {name: unit / rows[name]["cases"] for name in runs}
+    for name, record in in_turns(runs, effort.turns, per_case).items():
+        rows[name] |= record
+    return rows
+
+
+def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
+    """The loosest tolerance, of four a decade, whose worst error will do; and how many cases to
+    time."""
+    few = min(8, effort.checked)
+    first = _seconds(lambda: solver.solve(few, RTOLS[0]))
+    again = _seconds(lambda: solver.solve(few, RTOLS[0]))
+    checked = int(np.clip(few * effort.seconds / again, few, effort.checked))
+    best, unfinished = np.inf, 0
+    for rtol in RTOLS:
+        wrong = errors(solver.solve(checked, rtol))
+        lost = np.isnan(wrong)
+        if lost.mean() > 0.1:
+            unfinished = int(lost.sum())
+            continue
+        error = float(np.max(wrong[~lost]))
+        best, unfinished = min(best, error), int(lost.sum())
+        if error <= needed:
+            break
+    else:
+        raise RuntimeError(
+            f"no tolerance gives {needed:.0e}: at best {best:.0e}, {unfinished} of {checked} cases "
+            "unfinished"
+        )
+    solver.solve(checked, rtol)
+    each = _seconds(lambda: solver.solve(checked, rtol)) / checked
+    cases = int(np.clip(effort.seconds / each, checked, effort.cases))
+    return {
+        "rtol": float(rtol),
+        "error": error,
+        "checked": checked,
+        "unfinished": unfinished,
+        "cases": cases,
+        "first_call_s": first,
+        "compile_s": max(0.0, first - again),
+        "about": solver.about,
+    }
+
+
+def in_turns(
+    runs: dict[str, Callable[[], Any]], turns: int, scale: dict[str, float] | float = 1e6
+) -> dict[str, Record]:
+    """Median, least and most of each, of the CPU's time too, and ratios to the first, pair by pair.
+
+    Each runs once before: what it compiles for its size is no part of its time.
+    """
+    first = {name: _seconds(run) for name, run in runs.items()}
+    wall, cpu = {name: [] for name in runs}, {name: [] for name in runs}
+    for _ in range(turns):
+        for name, run in runs.items():
+            begin = time.process_time()
+            wall[name].append(_seconds(run))
+            cpu[name].append(time.process_time() - begin)
+    found = {}
+    for name in runs:
+        by = scale[name] if isinstance(scale, dict) else scale
+        seconds = by * np.array(wall[name])
+        base = next(iter(runs))
+        base_by = scale[base] if isinstance(scale, dict) else scale
+        found[name] = spread(seconds) | {
+            "cpu": float(by * np.median(cpu[name])),
+            "warm_up_s": first[name],
+            "ratio": spread(seconds / (base_by * np.array(wall[base]))),
+        }
+    return found
+
+
+def spread(values: np.ndarray) -> Record:
+    """Median, least and most."""
+    return {
+        "median": float(np.median(values)),
+        "least": float(np.min(values)),
+        "most": float(np.max(values)),
+    }
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
