@@ -83,9 +83,13 @@ def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
             f"no tolerance gives {needed:.0e}: at best {best:.0e}, {unfinished} of {checked} cases "
             "unfinished"
         )
-    solver.solve(checked, rtol)
-    each = _seconds(lambda: solver.solve(checked, rtol)) / checked
-    cases = int(np.clip(effort.seconds / each, checked, effort.cases))
+    cases = checked
+    while cases < effort.cases:
+        solver.solve(cases, rtol)
+        taken = _seconds(lambda cases=cases: solver.solve(cases, rtol))
+        if taken > effort.seconds / 2:
+            break
+        cases = min(effort.cases, int(cases * min(16, effort.seconds / taken)))
     return {
         "rtol": float(rtol),
         "error": error,

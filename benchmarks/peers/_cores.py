@@ -8,8 +8,6 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from ..lanes import Lanes
-
 
 def num_cores() -> int:
     """Those of this process."""
@@ -30,7 +28,7 @@ def with_numba():
 
 
 @cache
-def _pool():
+def _processes():
     return ProcessPoolExecutor(num_cores(), get_context("spawn"))
 
 
@@ -39,18 +37,13 @@ def _threads():
     return ThreadPoolExecutor(num_cores())
 
 
-def in_processes(solve: Callable[..., np.ndarray], lanes: Lanes, *more) -> np.ndarray:
-    """Every so-manyth lane to each process, since the stiff ones take longest."""
-    return _shared(_pool(), solve, lanes, *more)
+def shared(solve: Callable[..., np.ndarray], work, count: int, *more, threads: bool = False):
+    """`solve(part, *more)` of all parts of the work, every so-manyth of it to each core.
 
-
-def in_threads(solve: Callable[..., np.ndarray], lanes: Lanes, *more) -> np.ndarray:
-    """The same in threads, for what lets go of the interpreter."""
-    return _shared(_threads(), solve, lanes, *more)
-
-
-def _shared(pool, solve, lanes, *more):
-    parts = [np.arange(i, len(lanes.Y), num_cores()) for i in range(num_cores())]
-    jobs = [pool.submit(solve, lanes.take(part), *more) for part in parts]
+    In processes, unless it lets go of the interpreter and can run in threads.
+    """
+    pool = _threads() if threads else _processes()
+    parts = [np.arange(i, count, num_cores()) for i in range(num_cores())]
+    jobs = [pool.submit(solve, work.take(part), *more) for part in parts if len(part)]
     found = np.concatenate([job.result() for job in jobs])
     return found[np.argsort(np.concatenate(parts))]

@@ -7,19 +7,19 @@ from scipy.integrate import solve_ivp
 
 from ..lanes import Lanes
 from ._compiled import field, jacobian
-from ._cores import in_processes
+from ._cores import shared
 
 
 def limits(method: str, lanes: Lanes, rtol: float) -> np.ndarray:
     """w and ω long after the sign stage."""
     field()  # compiled, or not to be had, before processes start
-    return in_processes(_solve, lanes, method, None, rtol)[:, -1]
+    return shared(_solve, lanes, len(lanes.Y), method, None, rtol)[:, -1]
 
 
 def trajectories(method: str, lanes: Lanes, ts: np.ndarray, rtol: float) -> np.ndarray:
     """w and ω at the times ts."""
     field()
-    return in_processes(_solve, lanes, method, ts, rtol)
+    return shared(_solve, lanes, len(lanes.Y), method, ts, rtol)
 
 
 def _solve(lanes, method, ts, rtol):

@@ -74,7 +74,7 @@ def _solver():
         return (M if z > 1 else 1.0) + 4 * M / ((M + 1) * (M + 1 if z > 1 else 3 - M))
 
     @inline
-    def field(e, w0, w1, z0, z1, a0, a1, epsilon, layer, reach, rate):
+    def field(e, w0, w1, z0, z1, a0, a1, epsilon, layer, reach, rate, i0, i1):
         back = reach / (1 + e)
         sigma = reach - back
         q_w = (back - layer) * (1 + sigma)
@@ -82,7 +82,7 @@ def _solver():
         inverse_p = 1 / (q_w + epsilon)
         M0, M1 = shrinking(z0), shrinking(z1)
         common = epsilon * inverse_p
-        o0, o1 = M0 * common / a0, M1 * common / a1
+        o0, o1 = M0 * common * i0, M1 * common * i1
         q = q_w + a0 * o0 * o0 + a1 * o1 * o1
         # One division for both growths.
         g0, g1 = q * a0 * w0 + epsilon, q * a1 * w1 + epsilon
@@ -90,7 +90,10 @@ def _solver():
         h0, h1 = a0 * w0 * g1 * both, a1 * w1 * g0 * both
         speed = drive / (a0 * w0 * h0 + a1 * w1 * h1)
         twice = -2 * drive * inverse_p
-        k0, k1 = a0 / (q * a0 * o0 + epsilon), a1 / (q * a1 * o1 + epsilon)
+        # And one for the rates of both weights that shrink.
+        g0, g1 = q * a0 * o0 + epsilon, q * a1 * o1 + epsilon
+        both = 1 / (g0 * g1)
+        k0, k1 = a0 * g1 * both, a1 * g0 * both
         d0 = log_slope(z0, M0) * (twice - speed * k0)
         d1 = log_slope(z1, M1) * (twice - speed * k1)
         return speed * h0, speed * h1, d0, d1
@@ -118,8 +121,8 @@ def _solver():
         h = 1.0 / num_steps
         for chunk in numba.prange(len(Y) // _WIDTH):
             low = chunk * _WIDTH
-            # Rows: e, w, z, their slopes; a, ε, layer, reach, rate; growth of e at the nodes.
-            s = np.empty((20, _WIDTH))
+            # Rows: e, w, z, their slopes; a, ε, layer, reach, rate; growth of e at the nodes; 1/a.
+            s = np.empty((22, _WIDTH))
             for l in range(_WIDTH):
                 total = x0[low + l] + x1[low + l]
                 a0, a1 = x0[low + l] / total, x1[low + l] / total
@@ -132,12 +135,13 @@ def _solver():
                 length = -np.log(layer * e)
                 z0 = start(a0 * (1 - alpha * alpha + epsilon) * alpha / epsilon)
                 z1 = start(a1 * (1 - alpha * alpha + epsilon) * alpha / epsilon)
-                rate = length / reach
-                f = field(e, alpha, alpha, z0, z1, a0, a1, epsilon, layer, reach, rate)
+                rate, i0, i1 = length / reach, 1 / a0, 1 / a1
+                f = field(e, alpha, alpha, z0, z1, a0, a1, epsilon, layer, reach, rate, i0, i1)
                 s[0, l], s[1, l], s[2, l], s[3, l], s[4, l] = e, alpha, alpha, z0, z1
                 s[5, l], s[6, l], s[7, l], s[8, l] = f
                 s[9, l], s[10, l], s[11, l] = a0, a1, epsilon
                 s[12, l], s[13, l], s[14, l] = layer, reach, rate
+                s[20, l], s[21, l] = i0, i1
                 s[15, l], s[16, l] = np.exp(length * h * n2), np.exp(length * h * n3)
                 s[17, l], s[18, l] = np.exp(length * h * n4), np.exp(length * h * n5)
                 s[19, l] = np.exp(length * h)
@@ -147,29 +151,30 @@ def _solver():
                     p0, p1, r0, r1 = s[5, l], s[6, l], s[7, l], s[8, l]
                     a0, a1, epsilon = s[9, l], s[10, l], s[11, l]
                     layer, reach, rate = s[12, l], s[13, l], s[14, l]
+                    i0, i1 = s[20, l], s[21, l]
                     p20, p21, r20, r21 = field(
                         e * s[15, l], w0 + h * b21 * p0, w1 + h * b21 * p1,
                         z0 + h * b21 * r0, z1 + h * b21 * r1,
-                        a0, a1, epsilon, layer, reach, rate)
+                        a0, a1, epsilon, layer, reach, rate, i0, i1)
                     p30, p31, r30, r31 = field(
                         e * s[16, l],
                         w0 + h * (b31 * p0 + b32 * p20), w1 + h * (b31 * p1 + b32 * p21),
                         z0 + h * (b31 * r0 + b32 * r20), z1 + h * (b31 * r1 + b32 * r21),
-                        a0, a1, epsilon, layer, reach, rate)
+                        a0, a1, epsilon, layer, reach, rate, i0, i1)
                     p40, p41, r40, r41 = field(
                         e * s[17, l],
                         w0 + h * (b41 * p0 + b42 * p20 + b43 * p30),
                         w1 + h * (b41 * p1 + b42 * p21 + b43 * p31),
                         z0 + h * (b41 * r0 + b42 * r20 + b43 * r30),
                         z1 + h * (b41 * r1 + b42 * r21 + b43 * r31),
-                        a0, a1, epsilon, layer, reach, rate)
+                        a0, a1, epsilon, layer, reach, rate, i0, i1)
                     p50, p51, r50, r51 = field(
                         e * s[18, l],
                         w0 + h * (b51 * p0 + b52 * p20 + b53 * p30 + b54 * p40),
                         w1 + h * (b51 * p1 + b52 * p21 + b53 * p31 + b54 * p41),
                         z0 + h * (b51 * r0 + b52 * r20 + b53 * r30 + b54 * r40),
                         z1 + h * (b51 * r1 + b52 * r21 + b53 * r31 + b54 * r41),
-                        a0, a1, epsilon, layer, reach, rate)
+                        a0, a1, epsilon, layer, reach, rate, i0, i1)
                     e = e * s[19, l]
                     p60, p61, r60, r61 = field(
                         e,
@@ -177,13 +182,13 @@ def _solver():
                         w1 + h * (b61 * p1 + b62 * p21 + b63 * p31 + b64 * p41 + b65 * p51),
                         z0 + h * (b61 * r0 + b62 * r20 + b63 * r30 + b64 * r40 + b65 * r50),
                         z1 + h * (b61 * r1 + b62 * r21 + b63 * r31 + b64 * r41 + b65 * r51),
-                        a0, a1, epsilon, layer, reach, rate)
+                        a0, a1, epsilon, layer, reach, rate, i0, i1)
                     w0 += h * (b71 * p0 + b72 * p20 + b73 * p30 + b74 * p40 + b75 * p50 + b76 * p60)
                     w1 += h * (b71 * p1 + b72 * p21 + b73 * p31 + b74 * p41 + b75 * p51 + b76 * p61)
                     z0 += h * (b71 * r0 + b72 * r20 + b73 * r30 + b74 * r40 + b75 * r50 + b76 * r60)
                     z1 += h * (b71 * r1 + b72 * r21 + b73 * r31 + b74 * r41 + b75 * r51 + b76 * r61)
                     p0, p1, r0, r1 = field(
-                        e, w0, w1, z0, z1, a0, a1, epsilon, layer, reach, rate)
+                        e, w0, w1, z0, z1, a0, a1, epsilon, layer, reach, rate, i0, i1)
                     s[0, l], s[1, l], s[2, l], s[3, l], s[4, l] = e, w0, w1, z0, z1
                     s[5, l], s[6, l], s[7, l], s[8, l] = p0, p1, r0, r1
             for l in range(_WIDTH):

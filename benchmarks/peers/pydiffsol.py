@@ -6,7 +6,7 @@ from threading import get_ident
 import numpy as np
 
 from ..lanes import Lanes
-from ._cores import in_threads
+from ._cores import shared
 
 _CODE = """
 in_i { a0 = 1, a1 = 1, Y = 1, e = 1, start = 1 }
@@ -23,12 +23,12 @@ F_i {
 
 def limits(lanes: Lanes, rtol: float) -> np.ndarray:
     """w and ω long after the sign stage."""
-    return in_threads(_solve, lanes, None, rtol)[:, -1]
+    return shared(_solve, lanes, len(lanes.Y), None, rtol, threads=True)[:, -1]
 
 
 def trajectories(lanes: Lanes, ts: np.ndarray, rtol: float) -> np.ndarray:
     """w and ω at the times ts."""
-    return in_threads(_solve, lanes, ts, rtol)
+    return shared(_solve, lanes, len(lanes.Y), ts, rtol, threads=True)
 
 
 @cache
@@ -44,5 +44,8 @@ def _solve(lanes, ts, rtol):
     for a, Y, epsilon, alpha, end in zip(*lanes, lanes.final_time(), strict=True):
         times = np.array([end]) if ts is None else ts
         parameters = np.array([a[0], a[1], Y, epsilon, alpha])
-        found.append(ode.solve_dense(parameters, times).ys.T)
+        try:
+            found.append(ode.solve_dense(parameters, times).ys.T)
+        except RuntimeError:  # a failed solve, by which others are unharmed
+            found.append(np.full((len(times), 4), np.nan))
     return np.array(found)

@@ -6,19 +6,19 @@ import numpy as np
 
 from ..lanes import Lanes
 from ._compiled import field, jacobian
-from ._cores import in_processes
+from ._cores import shared
 
 
 def limits(lanes: Lanes, rtol: float) -> np.ndarray:
     """w and ω long after the sign stage."""
     _solver(rtol)
-    return in_processes(_solve, lanes, None, rtol)[:, -1]
+    return shared(_solve, lanes, len(lanes.Y), None, rtol)[:, -1]
 
 
 def trajectories(lanes: Lanes, ts: np.ndarray, rtol: float) -> np.ndarray:
     """w and ω at the times ts."""
     _solver(rtol)
-    return in_processes(_solve, lanes, ts, rtol)
+    return shared(_solve, lanes, len(lanes.Y), ts, rtol)
 
 
 @cache
