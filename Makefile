@@ -50,17 +50,11 @@ format: $(DEV)  ## rewrite the sources in the house style; notebooks follow thei
 notebooks: format  ## run every notebook and keep its outputs
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
 
-benchmark: $(BENCH)  ## sweeps and training against compiled code, into benchmarks/results; 17 minutes
-	$(BIN)/python benchmarks/sweeps.py
-	$(BIN)/python benchmarks/general.py
-	$(BIN)/python benchmarks/optimizers.py
-	$(BIN)/python benchmarks/tuning.py
+benchmark: $(BENCH)  ## against other solvers, into benchmarks/results, README and docs; 20 minutes
+	$(BIN)/python -m benchmarks
 
-benchmark-quick: $(BENCH)  ## the same with fewer cases
-	$(BIN)/python benchmarks/sweeps.py --quick
-	$(BIN)/python benchmarks/general.py --quick
-	$(BIN)/python benchmarks/optimizers.py --quick
-	$(BIN)/python benchmarks/tuning.py --quick
+benchmark-quick: $(BENCH)  ## the same with fewer cases, into a file of its own; 3 minutes
+	$(BIN)/python -m benchmarks --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again
 	$(BIN)/python -m pip install --quiet uv
@@ -92,8 +86,11 @@ $(CORE): $(PINS)
 $(DEV): $(PINS)
 	$(call SETUP,-e '.[dev]')
 
-# A peer that cannot be built (numbalsoda needs a Fortran compiler) is left out, and said to be.
+# Each peer by itself: one that cannot be had (numbalsoda needs a Fortran compiler) is left out, and
+# the results say why. PyTorch, for its size, only by hand: pip install -e '.[bench-torch]'.
+PEERS := numba numbalsoda heyoka scikit-sundae pydiffsol
 $(BENCH): $(PINS)
 	$(call SETUP,-e '.[store]')
-	@CMAKE_POLICY_VERSION_MINIMUM=3.5 $(BIN)/python -m pip install --quiet -e '.[bench]' \
-	  || echo "Some peers could not be installed; the others are timed."
+	@for peer in $(PEERS); do \
+	  CMAKE_POLICY_VERSION_MINIMUM=3.5 $(BIN)/python -m pip install --quiet -c requirements.lock $$peer \
+	    || echo "$$peer could not be installed; the others are timed."; done

@@ -7,11 +7,12 @@ within a turn.
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-RTOLS = 10 ** np.arange(-3, -12.1, -0.25)
+RTOLS = 10 ** np.arange(-3, -12.1, -0.25)  # four a decade
 Record = dict[str, Any]
 
 
@@ -25,10 +26,10 @@ class Effort(NamedTuple):
 
 
 class Solver(NamedTuple):
-    """`solve(count, rtol)` solves the first cases; failed ones are NaN. `about` is told of it."""
+    """`solve(count, rtol)` solves the first cases; failed ones are NaN. `rtols`: loosest first."""
 
     solve: Callable[[int, float], Any]
-    about: str = ""
+    rtols: np.ndarray = RTOLS
 
 
 def contest(
@@ -61,28 +62,29 @@ def contest(
 
 
 def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
-    """The loosest tolerance, of four a decade, whose worst error will do; and how many cases to
-    time."""
-    few = min(8, effort.checked)
-    first = _seconds(lambda: solver.solve(few, RTOLS[0]))
-    again = _seconds(lambda: solver.solve(few, RTOLS[0]))
+    """The loosest tolerance whose worst error will do, by bisection; and how many cases to time."""
+    few = min(4, effort.checked)
+    first = _seconds(lambda: solver.solve(few, solver.rtols[-1]))
+    again = _seconds(lambda: solver.solve(few, solver.rtols[-1]))
     checked = int(np.clip(few * effort.seconds / again, few, effort.checked))
-    best, unfinished = np.inf, 0
-    for rtol in RTOLS:
-        wrong = errors(solver.solve(checked, rtol))
+
+    @cache
+    def tried(i):
+        """The worst error of those solved, and how many are not; infinite if they are many."""
+        wrong = errors(solver.solve(checked, solver.rtols[i]))
         lost = np.isnan(wrong)
-        if lost.mean() > 0.1:
-            unfinished = int(lost.sum())
-            continue
-        error = float(np.max(wrong[~lost]))
-        best, unfinished = min(best, error), int(lost.sum())
-        if error <= needed:
-            break
-    else:
+        return (np.inf if lost.mean() > 0.1 else float(np.nanmax(wrong))), int(lost.sum())
+
+    low, high = -1, len(solver.rtols) - 1
+    if tried(high)[0] > needed:
         raise RuntimeError(
-            f"no tolerance gives {needed:.0e}: at best {best:.0e}, {unfinished} of {checked} cases "
-            "unfinished"
+            f"at rtol {solver.rtols[high]:.0e} the error is {tried(high)[0]:.0e}, and "
+            f"{tried(high)[1]} of {checked} cases are unfinished"
         )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if tried(middle)[0] <= needed else (middle, high)
+    rtol, (error, unfinished) = solver.rtols[high], tried(high)
     cases = checked
     while cases < effort.cases:
         solver.solve(cases, rtol)
@@ -98,7 +100,6 @@ def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
         "cases": cases,
         "first_call_s": first,
         "compile_s": max(0.0, first - again),
-        "about": solver.about,
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..lanes import Lanes
 from ._cores import num_cores
 
-_MOST_STEPS = 2_000
+_MOST_STEPS = 200
 
 
 def limits(lanes: Lanes, rtol: float) -> np.ndarray:
