@@ -16,6 +16,7 @@ from typing import Any
 from . import machine, plots, report
 from .parts import GROUPS, run
 
+
 def main() -> None:
     """Run what was asked for."""
     names = [name for group in GROUPS for name in group]

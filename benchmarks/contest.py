@@ -63,7 +63,7 @@ def contest(
 
 def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
     """The loosest tolerance whose worst error will do, by bisection; and how many cases to time."""
-    few = min(4, effort.checked)
+    few = min(2, effort.checked)
     first = _seconds(lambda: solver.solve(few, solver.rtols[-1]))
     again = _seconds(lambda: solver.solve(few, solver.rtols[-1]))
     checked = int(np.clip(few * effort.seconds / again, few, effort.checked))

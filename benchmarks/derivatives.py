@@ -106,9 +106,7 @@ def scipy_half_square(problem: jms.Problem, epsilon) -> float:
 
 def _compared(functions: dict[str, Any], count: int, turns: int) -> dict[str, Any]:
     compiled = {name: jax.jit(function) for name, function in functions.items()}
-    runs = {
-        name: partial(lambda f: jax.block_until_ready(f()), f) for name, f in compiled.items()
-    }
+    runs = {name: partial(lambda f: jax.block_until_ready(f()), f) for name, f in compiled.items()}
     return in_turns(runs, turns, 1e6 / count)
 
 

@@ -44,7 +44,9 @@ def against_peers(problem: jms.Problem, in_logs: bool, quick: bool) -> dict[str,
     flow = Flow(X.T @ X, X.T @ y, epsilon, ends, ALPHA, in_logs)
 
     def ours(variables, count, rtol):
-        found = jms.sweep(problem, epsilon[:count], ALPHA, rtol=max(rtol, 1e-8), variables=variables)
+        found = jms.sweep(
+            problem, epsilon[:count], ALPHA, rtol=max(rtol, 1e-8), variables=variables
+        )
         return np.asarray(found.beta)[:, 0]
 
     def theirs(solve, count, rtol):

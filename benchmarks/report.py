@@ -42,7 +42,11 @@ def write(results: dict[str, Any]) -> Path:
 
 def newest() -> Path | None:
     """The newest file of a whole run."""
-    files = [path for path in sorted(RESULTS.glob("*.json")) if "parts" in json.loads(path.read_text("utf-8"))]
+    files = [
+        path
+        for path in sorted(RESULTS.glob("*.json"))
+        if "parts" in json.loads(path.read_text("utf-8"))
+    ]
     return next((path for path in reversed(files) if not path.stem.endswith("-quick")), None)
 
 
@@ -124,11 +128,19 @@ def _roofline(part: dict[str, Any]) -> list[str]:
     if "skipped" in part:
         return ["### Roofline", "", part["skipped"]]
     counts, peaks = part["counts_a_step_and_lane"], part["peaks_billions_a_second"]
-    lines = ["### Roofline of the hot loop", "", f"{spread(part['ns_a_step_and_lane'])} ns a step and lane.", ""]
+    lines = [
+        "### Roofline of the hot loop",
+        "",
+        f"{spread(part['ns_a_step_and_lane'])} ns a step and lane.",
+        "",
+    ]
     lines += ["| | a step and lane | peak, 10⁹/s | of the peak |", "|---|---|---|---|"]
     for name, share in part["of_peak"].items():
         lines.append(f"| {name} | {counts[name]:.0f} | {spread(peaks[name])} | {share:.0%} |")
-    lines += ["", "Divisions include roots; bytes are mostly of the nearest cache, the peak is memory's."]
+    lines += [
+        "",
+        "Divisions include roots; bytes are mostly of the nearest cache, the peak is memory's.",
+    ]
     return lines
 
 

@@ -101,8 +101,6 @@ def _trajectories(lanes, ts):
         return np.concatenate(rates, axis=1).T.ravel()
 
     start = np.concatenate([*_start(a, Y, epsilon, alpha), np.log(Y)], axis=1).T.ravel()
-    solution = solve_ivp(
-        velocity, (0, ts[-1]), start, "DOP853", t_eval=ts, rtol=_RTOL, atol=_RTOL
-    )
+    solution = solve_ivp(velocity, (0, ts[-1]), start, "DOP853", t_eval=ts, rtol=_RTOL, atol=_RTOL)
     found = [np.concatenate(weights(state)[1:], axis=1) for state in solution.y.T]
     return np.stack(found, axis=1)

@@ -20,14 +20,18 @@ _MOST_STEPS = 500
 def limits(lanes: Lanes, rtol: float) -> np.ndarray:
     """w and ω where the residual is small."""
     order = lanes.order()
-    states = shared(_until_settled, lanes.take(order), len(lanes.Y), rtol, threads=True)[np.argsort(order)]
+    states = shared(_until_settled, lanes.take(order), len(lanes.Y), rtol, threads=True)[
+        np.argsort(order)
+    ]
     return _finished(lanes, states)
 
 
 def trajectories(lanes: Lanes, ts: np.ndarray, rtol: float) -> np.ndarray:
     """w and ω at the times ts, by the Taylor series of the steps."""
     order = lanes.order()
-    return shared(_at_times, lanes.take(order), len(lanes.Y), ts, rtol, threads=True)[np.argsort(order)]
+    return shared(_at_times, lanes.take(order), len(lanes.Y), ts, rtol, threads=True)[
+        np.argsort(order)
+    ]
 
 
 def _settled(lanes):
