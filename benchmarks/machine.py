@@ -12,9 +12,9 @@ import jax
 from .peers._cores import num_cores
 
 _PACKAGES = (
-    "jaxmd-sign jax jaxlib diffrax numpy scipy numba llvmlite numbalsoda heyoka scikit-sundae "
-    "pydiffsol torch torchdiffeq"
-).split()
+    "jaxmd-sign", "jax", "jaxlib", "diffrax", "numpy", "scipy", "numba", "llvmlite", "numbalsoda",
+    "heyoka", "scikit-sundae", "pydiffsol", "torch", "torchdiffeq",
+)  # fmt: skip
 
 
 def description() -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _part(title: str, part: dict[str, Any]) -> list[str]:
         f"- {name}: left out ({row['skipped']})" for name, row in rows.items() if "skipped" in row
     ]
     notes = _notes(part)
-    return lines + ([""] + notes if notes else [])
+    return lines + (["", *notes] if notes else [])
 
 
 def _cell(row: dict[str, Any], key: str) -> str:
@@ -159,9 +159,9 @@ def readme_table(results: dict[str, Any] | None) -> str:
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     errors = (f"{part['needed']:.0e} ({name})" for name, part in parts.items() if "needed" in part)
     return "\n".join(lines) + (
-        f"\n\nMedians, all cores, compilation apart; {results['device']}, {results['cores']} cores, "
-        f"{results['date']}. Each at its loosest tolerance with a worst error of {', '.join(errors)}."
-        f"\nEverything else, with spread, errors and versions: `benchmarks/results/`."
+        f"\n\nMedians, all cores, compilation apart; {_where(results)}. Each at its loosest tolerance "
+        f"with a worst error of {', '.join(errors)}. Spread, errors, versions and all else are in "
+        "`benchmarks/results/`."
     )
 
 
@@ -175,10 +175,11 @@ def general_table(results: dict[str, Any] | None) -> str:
             if "skipped" not in row:
                 cells = f"{row['median']:.3g} | {row['ratio']['median']:.2g} | {row['error']:.0e}"
                 lines.append(f"| {TITLES[part].split(', ')[1]} | {name} | {cells} |")
-    return "\n".join(lines) + (
-        f"\n\n256 values of ε in [1e-3, 1], α = 0.05; {results['device']}, {results['cores']} cores, "
-        f"{results['date']}."
-    )
+    return "\n".join(lines) + f"\n\n256 values of ε in [1e-3, 1], α = 0.05; {_where(results)}."
+
+
+def _where(results: dict[str, Any]) -> str:
+    return f"{results['device']}, {results['cores']} cores, {results['date']}"
 
 
 DOCUMENTS = {"README.md": readme_table, "docs/general_x.md": general_table}

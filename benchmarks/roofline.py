@@ -1,8 +1,8 @@
 """How far the hot loop is from what the machine can do.
 
-Work and traffic are XLA's own counts of one step of the compiled loop; the machine's peaks are those
-of small Numba kernels on all cores, in the same run: fused multiply-adds in registers, a stream
-through memory, and divisions, which a step is full of.
+Work and traffic are counted in XLA's program of the loop; the machine's peaks are those of small
+Numba kernels on all cores, in the same run: fused multiply-adds in registers, a stream through
+memory, and divisions, which a step is full of.
 """
 
 import re
@@ -66,8 +66,10 @@ def compiled(num_lanes: int, num_steps: int = _STEPS):
 
 
 def work_of_a_step(program: str) -> dict[str, float]:
-    """Counts a lane of the innermost loop's body, as XLA counts: one flop an operation and entry;
-    bytes are operands and results of each fusion, of which most stay in the nearest cache.
+    """Counts a lane of the innermost loop's body, as XLA counts.
+
+    One flop an operation and entry; bytes are operands and results of each fusion, of which most
+    stay in the nearest cache. XLA's own count has both ends in it, and a loop's body once.
     """
     texts = dict(re.findall(r"^%(\S+) \([^\n]*{\n(.*?)^}", program, re.M | re.S))
     operation = re.compile(r"^ +(?:ROOT )?%(\S+) = (\w+\[[\d,]*\])\S* ([\w-]+)\((.*)$", re.M)

@@ -1,4 +1,4 @@
-"""How the cost of a case grows: with cases, blocks, columns, 1/ε and cores; and what a store costs."""
+"""How the cost of a case grows with cases, blocks, columns, 1/ε, cores; what a store costs."""
 
 import multiprocessing
 import os
@@ -85,7 +85,7 @@ def _one_sweep(count):
 
 
 def store(quick: bool) -> dict[str, Any]:
-    """A sweep in memory and into a store, in turns, and the peak memory of a process that does it."""
+    """A sweep in memory and into a store, and the peak memory of a process that does the latter."""
     count = 125_000 if quick else 1_000_000
     work = workload(example(), count)
     with tempfile.TemporaryDirectory() as folder:

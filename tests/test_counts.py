@@ -1,7 +1,7 @@
-"""What the benchmarks' workloads take, in counts: times are noise on a shared machine, these are not.
+"""What the benchmarks' workloads take, in counts: times are noise on a shared machine.
 
-Fixed steps are exact. Adaptive ones have a margin of one, or 2 % of thousands, since a last digit may
-tip a step; operations of XLA's program one of 10 %, since another version may fuse otherwise.
+Fixed steps are exact. Adaptive ones have a margin of one, or 2 % of thousands, since a last digit
+may tip a step; operations of XLA's program one of 10 %, since another version may fuse otherwise.
 """
 
 import re
@@ -34,8 +34,7 @@ def test_steps_do_not_grow_as_epsilon_falls():
 
 
 def test_steps_grow_slowly_with_the_columns():
-    steps = [np.median(steps_of(workload(random_blocks(1, k), 64))) for k in (2, 5)]
-    assert steps == [20, 28]
+    assert np.all(steps_of(workload(random_blocks(1, 5), 64)) == 28)
 
 
 def test_a_limit_takes_so_many_steps():
@@ -84,10 +83,9 @@ def test_a_sweep_is_traced_once_and_calls_back_never(monkeypatch):
 
     monkeypatch.setattr(_fixed, "fixed_step_ends", counted)
     for seed in range(3):
-        problem = jms.random_block_problem(jax.random.key(seed), 7, 3)
-        steps_of(workload(problem, 96), rtol=3e-6)
-    assert len(traces) <= 2  # a second where lanes are solved again
-    assert len(traces) >= 1
+        problem = jms.random_block_problem(jax.random.key(seed), 7, 2)
+        steps_of(workload(problem, 96), rtol=1e-7)
+    assert 1 <= len(traces) <= 2  # a second where lanes are solved again
 
 
 def test_a_training_step_evaluates_one_gradient():

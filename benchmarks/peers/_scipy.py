@@ -1,5 +1,6 @@
-"""SciPy's `solve_ivp` (what the source used): right-hand side and Jacobian compiled by Numba,
-lanes over processes.
+"""SciPy's `solve_ivp`, what the source used, lanes over processes.
+
+Right-hand side and Jacobian are compiled by Numba.
 """
 
 import numpy as np

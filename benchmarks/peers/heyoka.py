@@ -62,8 +62,11 @@ def _integrator(rtol, stops, thread):
         return a * q / (a * q * w + epsilon)
 
     system = [
-        (w0, w0 * rate(a0, w0)), (w1, w1 * rate(a1, w1)), (log0, -rate(a0, o0)), (log1, -rate(a1, o1))
-    ]  # fmt: skip
+        (w0, w0 * rate(a0, w0)),
+        (w1, w1 * rate(a1, w1)),
+        (log0, -rate(a0, o0)),
+        (log1, -rate(a1, o1)),
+    ]
     width = hy.recommended_simd_size()
     events = [hy.t_event_batch(q - hy.par[4])] if stops else []
     pars = np.zeros((5 if stops else 4, width))
@@ -114,7 +117,7 @@ def _at_times(lanes, ts, rtol):
         *_, states = integrator.propagate_grid(grid, max_steps=_MOST_STEPS * len(ts))
         found.append(np.moveaxis(states, -1, 0))
     found = np.concatenate(found)[: len(lanes.Y)]
-    found[..., 2:] = np.exp(found[..., 2:])
+    found[..., 2:] = np.exp(np.minimum(found[..., 2:], 0))  # ω < 1, but where the solve went wrong
     return found
 
 

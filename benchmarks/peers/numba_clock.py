@@ -43,7 +43,7 @@ def _solver():
 
     @inline
     def exp(x):
-        """For x in [−700, 0]: 2^n times a polynomial in the rest, to two units in the last place."""
+        """For x in [−700, 0]: 2ⁿ times a polynomial in the rest."""
         n = np.floor(x * 1.4426950408889634 + 0.5)
         r = (x - n * 0.693145751953125) - n * 1.42860682030941723212e-6
         p = 1 / 479001600.0
@@ -123,12 +123,12 @@ def _solver():
             low = chunk * _WIDTH
             # Rows: e, w, z, their slopes; a, ε, layer, reach, rate; growth of e at the nodes; 1/a.
             s = np.empty((22, _WIDTH))
-            for l in range(_WIDTH):
-                total = x0[low + l] + x1[low + l]
-                a0, a1 = x0[low + l] / total, x1[low + l] / total
-                weight = np.sqrt(Y[low + l] / total)
-                epsilon = eps[low + l] / (total * Y[low + l] * weight)
-                alpha = alphas[low + l] / weight
+            for i in range(_WIDTH):
+                total = x0[low + i] + x1[low + i]
+                a0, a1 = x0[low + i] / total, x1[low + i] / total
+                weight = np.sqrt(Y[low + i] / total)
+                epsilon = eps[low + i] / (total * Y[low + i] * weight)
+                alpha = alphas[low + i] / weight
                 layer = epsilon / (2 * min(a0, a1))
                 reach = 1 + layer
                 e = alpha / (reach - alpha)
@@ -137,23 +137,23 @@ def _solver():
                 z1 = start(a1 * (1 - alpha * alpha + epsilon) * alpha / epsilon)
                 rate, i0, i1 = length / reach, 1 / a0, 1 / a1
                 f = field(e, alpha, alpha, z0, z1, a0, a1, epsilon, layer, reach, rate, i0, i1)
-                s[0, l], s[1, l], s[2, l], s[3, l], s[4, l] = e, alpha, alpha, z0, z1
-                s[5, l], s[6, l], s[7, l], s[8, l] = f
-                s[9, l], s[10, l], s[11, l] = a0, a1, epsilon
-                s[12, l], s[13, l], s[14, l] = layer, reach, rate
-                s[20, l], s[21, l] = i0, i1
-                s[15, l], s[16, l] = np.exp(length * h * n2), np.exp(length * h * n3)
-                s[17, l], s[18, l] = np.exp(length * h * n4), np.exp(length * h * n5)
-                s[19, l] = np.exp(length * h)
+                s[0, i], s[1, i], s[2, i], s[3, i], s[4, i] = e, alpha, alpha, z0, z1
+                s[5, i], s[6, i], s[7, i], s[8, i] = f
+                s[9, i], s[10, i], s[11, i] = a0, a1, epsilon
+                s[12, i], s[13, i], s[14, i] = layer, reach, rate
+                s[20, i], s[21, i] = i0, i1
+                s[15, i], s[16, i] = np.exp(length * h * n2), np.exp(length * h * n3)
+                s[17, i], s[18, i] = np.exp(length * h * n4), np.exp(length * h * n5)
+                s[19, i] = np.exp(length * h)
             for _ in range(num_steps):
-                for l in range(_WIDTH):
-                    e, w0, w1, z0, z1 = s[0, l], s[1, l], s[2, l], s[3, l], s[4, l]
-                    p0, p1, r0, r1 = s[5, l], s[6, l], s[7, l], s[8, l]
-                    a0, a1, epsilon = s[9, l], s[10, l], s[11, l]
-                    layer, reach, rate = s[12, l], s[13, l], s[14, l]
-                    i0, i1 = s[20, l], s[21, l]
+                for i in range(_WIDTH):
+                    e, w0, w1, z0, z1 = s[0, i], s[1, i], s[2, i], s[3, i], s[4, i]
+                    p0, p1, r0, r1 = s[5, i], s[6, i], s[7, i], s[8, i]
+                    a0, a1, epsilon = s[9, i], s[10, i], s[11, i]
+                    layer, reach, rate = s[12, i], s[13, i], s[14, i]
+                    i0, i1 = s[20, i], s[21, i]
                     p20, p21, r20, r21 = field(
-                        e * s[15, l],
+                        e * s[15, i],
                         w0 + h * b21 * p0,
                         w1 + h * b21 * p1,
                         z0 + h * b21 * r0,
@@ -168,7 +168,7 @@ def _solver():
                         i1,
                     )
                     p30, p31, r30, r31 = field(
-                        e * s[16, l],
+                        e * s[16, i],
                         w0 + h * (b31 * p0 + b32 * p20),
                         w1 + h * (b31 * p1 + b32 * p21),
                         z0 + h * (b31 * r0 + b32 * r20),
@@ -183,7 +183,7 @@ def _solver():
                         i1,
                     )
                     p40, p41, r40, r41 = field(
-                        e * s[17, l],
+                        e * s[17, i],
                         w0 + h * (b41 * p0 + b42 * p20 + b43 * p30),
                         w1 + h * (b41 * p1 + b42 * p21 + b43 * p31),
                         z0 + h * (b41 * r0 + b42 * r20 + b43 * r30),
@@ -198,7 +198,7 @@ def _solver():
                         i1,
                     )
                     p50, p51, r50, r51 = field(
-                        e * s[18, l],
+                        e * s[18, i],
                         w0 + h * (b51 * p0 + b52 * p20 + b53 * p30 + b54 * p40),
                         w1 + h * (b51 * p1 + b52 * p21 + b53 * p31 + b54 * p41),
                         z0 + h * (b51 * r0 + b52 * r20 + b53 * r30 + b54 * r40),
@@ -212,7 +212,7 @@ def _solver():
                         i0,
                         i1,
                     )
-                    e = e * s[19, l]
+                    e = e * s[19, i]
                     p60, p61, r60, r61 = field(
                         e,
                         w0 + h * (b61 * p0 + b62 * p20 + b63 * p30 + b64 * p40 + b65 * p50),
@@ -235,11 +235,11 @@ def _solver():
                     p0, p1, r0, r1 = field(
                         e, w0, w1, z0, z1, a0, a1, epsilon, layer, reach, rate, i0, i1
                     )
-                    s[0, l], s[1, l], s[2, l], s[3, l], s[4, l] = e, w0, w1, z0, z1
-                    s[5, l], s[6, l], s[7, l], s[8, l] = p0, p1, r0, r1
-            for l in range(_WIDTH):
-                w0, w1, a0, a1, epsilon = s[1, l], s[2, l], s[9, l], s[10, l], s[11, l]
-                o0, o1 = shrinking(s[3, l]) / a0, shrinking(s[4, l]) / a1
+                    s[0, i], s[1, i], s[2, i], s[3, i], s[4, i] = e, w0, w1, z0, z1
+                    s[5, i], s[6, i], s[7, i], s[8, i] = p0, p1, r0, r1
+            for i in range(_WIDTH):
+                w0, w1, a0, a1, epsilon = s[1, i], s[2, i], s[9, i], s[10, i], s[11, i]
+                o0, o1 = shrinking(s[3, i]) / a0, shrinking(s[4, i]) / a1
                 q = a0 * o0 * o0 + a1 * o1 * o1
                 f = in_q(q, w0, w1, o0, o1, a0, a1, epsilon)
                 m0, m1 = w0 + q / 2 * f[0], w1 + q / 2 * f[1]
@@ -249,9 +249,9 @@ def _solver():
                 o0, o1 = o0 * np.exp(-q * f[2]), o1 * np.exp(-q * f[3])
                 factor = (1 + a0 * o0 * o0 + a1 * o1 * o1) / (a0 * w0 * w0 + a1 * w1 * w1)
                 factor = np.sqrt(factor)
-                weight = np.sqrt(Y[low + l] / (x0[low + l] + x1[low + l]))
-                out[0, low + l], out[1, low + l] = weight * factor * w0, weight * factor * w1
-                out[2, low + l], out[3, low + l] = weight * o0, weight * o1
+                weight = np.sqrt(Y[low + i] / (x0[low + i] + x1[low + i]))
+                out[0, low + i], out[1, low + i] = weight * factor * w0, weight * factor * w1
+                out[2, low + i], out[3, low + i] = weight * o0, weight * o1
         return out
 
     return solve

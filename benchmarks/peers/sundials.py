@@ -1,4 +1,7 @@
-"""CVODE's BDF by scikit-sundae: right-hand side and Jacobian compiled by Numba, lanes over processes."""
+"""CVODE's BDF by scikit-sundae, lanes over processes.
+
+Right-hand side and Jacobian are compiled by Numba.
+"""
 
 from functools import cache
 
