@@ -49,11 +49,13 @@ def contest(
             rows[name] = {"skipped": solver}
             continue
         try:
-            rows[name] = _cheapest(solver, errors, needed, effort)
-        except (ImportError, RuntimeError) as reason:
-            rows[name] = {"skipped": str(reason)}
+            row = _cheapest(solver, errors, needed, effort)
+        except Exception as reason:  # whatever a peer's library raises is the reason to skip it
+            if not rows:
+                raise
+            rows[name] = {"skipped": f"{type(reason).__name__}: {reason}".splitlines()[0]}
             continue
-        count, rtol = rows[name]["cases"], rows[name]["rtol"]
+        rows[name], count, rtol = row, row["cases"], row["rtol"]
         runs[name] = lambda solve=solver.solve, count=count, rtol=rtol: solve(count, rtol)
     per_case = {name: unit / rows[name]["cases"] for name in runs}
     for name, record in in_turns(runs, effort.turns, per_case).items():

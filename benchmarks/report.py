@@ -158,11 +158,12 @@ def readme_table(results: dict[str, Any] | None) -> str:
         if any(cell != "–" for cell in cells):
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     errors = (f"{part['needed']:.0e} ({name})" for name, part in parts.items() if "needed" in part)
-    return "\n".join(lines) + (
-        f"\n\nMedians, all cores, compilation apart; {_where(results)}. Each at its loosest tolerance "
-        f"with a worst error of {', '.join(errors)}. Spread, errors, versions and all else are in "
-        "`benchmarks/results/`."
+    said = (
+        f"Medians, all cores, compilation apart; {_where(results)}. Each at its loosest tolerance",
+        f"with a worst error of {', '.join(errors)}. Spread, errors, versions and all else are in",
+        "`benchmarks/results/`.",
     )
+    return "\n".join([*lines, "", *said])
 
 
 def general_table(results: dict[str, Any] | None) -> str:
