@@ -88,9 +88,10 @@ $(DEV): $(PINS)
 
 # Each peer by itself: one that cannot be had (numbalsoda needs a Fortran compiler) is left out, and
 # the results say why. PyTorch, for its size, only by hand: pip install -e '.[bench-torch]'.
-PEERS := numba numbalsoda heyoka scikit-sundae pydiffsol
+LIST_PEERS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*project["optional-dependencies"]["bench"], sep="\n")
 $(BENCH): $(PINS)
 	$(call SETUP,-e '.[store]')
-	@for peer in $(PEERS); do \
-	  CMAKE_POLICY_VERSION_MINIMUM=3.5 $(BIN)/python -m pip install --quiet -c requirements.lock $$peer \
-	    || echo "$$peer could not be installed; the others are timed."; done
+	@$(BIN)/python -c '$(LIST_PEERS)' | while read -r peer; do \
+	  CMAKE_POLICY_VERSION_MINIMUM=3.5 $(BIN)/python -m pip install --quiet -c requirements.lock \
+	    "$$peer" </dev/null || echo "$$peer could not be installed; the others are timed."; done
