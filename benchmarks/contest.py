@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-RTOLS = 10 ** np.arange(-3, -12.1, -0.25)  # four a decade
+_DECADE = 4
+RTOLS = 10 ** np.arange(-3, -12.1, -1 / _DECADE)
 Record = dict[str, Any]
 
 
@@ -66,8 +67,9 @@ def contest(
 def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
     """The loosest tolerance whose worst error will do, by bisection; and how many cases to time."""
     few = min(2, effort.checked)
-    first = _seconds(lambda: solver.solve(few, solver.rtols[-1]))
-    again = _seconds(lambda: solver.solve(few, solver.rtols[-1]))
+    usual = solver.rtols[len(solver.rtols) // 2]
+    first = _seconds(lambda: solver.solve(few, usual))
+    again = _seconds(lambda: solver.solve(few, usual))
     checked = int(np.clip(few * effort.seconds / again, few, effort.checked))
 
     @cache
@@ -78,6 +80,8 @@ def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
         return (np.inf if lost.mean() > 0.1 else float(np.nanmax(wrong))), int(lost.sum())
 
     low, high = -1, len(solver.rtols) - 1
+    while high >= _DECADE and tried(high)[0] == np.inf:  # too tight for its bound on steps
+        high -= _DECADE
     if tried(high)[0] > needed:
         raise RuntimeError(
             f"at rtol {solver.rtols[high]:.0e} the error is {tried(high)[0]:.0e}, and "
