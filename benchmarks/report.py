@@ -96,8 +96,8 @@ def _cell(row: dict[str, Any], key: str) -> str:
     if key in ("median", "ratio"):
         return spread(row if key == "median" else value)
     if key in ("error", "rtol"):
-        lost = f", {row['unfinished']} of {row['checked']} unfinished"
-        return f"{value:.1e}" + (lost if key == "error" and row.get("unfinished") else "")
+        lost = key == "error" and row.get("unfinished", 0)
+        return f"{value:.1e}" + (f", {lost} of {row['checked']} unfinished" if lost else "")
     return f"{value}" if isinstance(value, int) else f"{value:.3g}"
 
 
