@@ -54,17 +54,11 @@ docs: $(DEV)  ## the site, into $(OUT)/site; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(OUT)/site
 	@echo "$(OUT)/site/index.html"
 
-benchmark: $(BENCH)  ## sweeps and training against compiled code, into benchmarks/results; 17 minutes
-	$(BIN)/python benchmarks/sweeps.py
-	$(BIN)/python benchmarks/general.py
-	$(BIN)/python benchmarks/optimizers.py
-	$(BIN)/python benchmarks/tuning.py
+benchmark: $(BENCH)  ## against other solvers, into benchmarks/results, README and docs; 20 minutes
+	$(BIN)/python -m benchmarks
 
-benchmark-quick: $(BENCH)  ## the same with fewer cases
-	$(BIN)/python benchmarks/sweeps.py --quick
-	$(BIN)/python benchmarks/general.py --quick
-	$(BIN)/python benchmarks/optimizers.py --quick
-	$(BIN)/python benchmarks/tuning.py --quick
+benchmark-quick: $(BENCH)  ## the same with fewer cases, into a file of its own; 3 minutes
+	$(BIN)/python -m benchmarks --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again
 	$(BIN)/python -m pip install --quiet uv
@@ -96,8 +90,12 @@ $(CORE): $(PINS)
 $(DEV): $(PINS)
 	$(call SETUP,-e '.[dev]')
 
-# A peer that cannot be built (numbalsoda needs a Fortran compiler) is left out, and said to be.
+# Each peer by itself: one that cannot be had (numbalsoda needs a Fortran compiler) is left out, and
+# the results say why. PyTorch, for its size, only by hand: pip install -e '.[bench-torch]'.
+LIST_PEERS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*project["optional-dependencies"]["bench"], sep="\n")
 $(BENCH): $(PINS)
 	$(call SETUP,-e '.[store]')
-	@CMAKE_POLICY_VERSION_MINIMUM=3.5 $(BIN)/python -m pip install --quiet -e '.[bench]' \
-	  || echo "Some peers could not be installed; the others are timed."
+	@$(BIN)/python -c '$(LIST_PEERS)' | while read -r peer; do \
+	  CMAKE_POLICY_VERSION_MINIMUM=3.5 $(BIN)/python -m pip install --quiet -c requirements.lock \
+	    "$$peer" </dev/null || echo "$$peer could not be installed; the others are timed."; done

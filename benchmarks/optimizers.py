@@ -1,12 +1,10 @@
-"""Training in batches against a fused Numba loop, NumPy and PyTorch. See `make benchmark`.
+"""W6: training in batches, 1,000 cases of 10⁴ steps, against a fused Numba loop, NumPy and PyTorch.
 
-Smoothed sign descent for pairs (η, ε) on ten blocks of two columns. Times are medians with their
-spread, ns a step and case, compile time apart; errors are of the same run, over the cases that have
-converged (where ε is far below η a run oscillates, and rounding decides where it is). PyTorch is
-timed where it is installed; `.[bench]` leaves it out for its size.
+Smoothed sign descent for pairs (η, ε) on ten blocks of two columns. Errors are against the NumPy
+loop, over the cases that have converged (where ε is far below η a run oscillates, and rounding
+decides where it is).
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,10 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from common import is_quick, spread, timed, write
-from workloads import blocks_of, ten_blocks
 
 import jaxmd_sign as jms
+
+from .contest import in_turns
+from .peers._cores import num_cores, with_numba
+from .workloads import blocks_of, ten_blocks
 
 ALPHA = 0.05
 
@@ -40,7 +40,7 @@ def pairs(count: int) -> Pairs:
 
 def ours(num_steps: int, make=jms.smoothed_sign):
     """`train` under `lax.map`, in batches that fit the cache, from a thread for each core."""
-    problem, cores = ten_blocks(), len(os.sched_getaffinity(0))
+    problem, cores = ten_blocks(), num_cores()
     pool = ThreadPoolExecutor(cores)
 
     def run(case):
@@ -61,10 +61,7 @@ def ours(num_steps: int, make=jms.smoothed_sign):
 
 def numba_loop(num_steps: int):
     """Chunks of cases over all cores; within one, cases innermost, so that LLVM vectorises."""
-    import numba
-
-    numba.set_num_threads(len(os.sched_getaffinity(0)))
-    width = 32
+    numba, width = with_numba(), 32
 
     @numba.njit(parallel=True, error_model="numpy")
     def run(x, y, etas, epsilons):
@@ -154,80 +151,44 @@ class Competitor(NamedTuple):
     steps: int
 
 
-def measure(cases: int, steps: int) -> dict[str, Any]:
+def pairs_against_peers(quick: bool) -> dict[str, Any]:
     """Each on its own share of the work, in turns."""
+    cases, steps = 1_000, 2_000 if quick else 10_000
     competitors = {
         "jaxmd_sign": Competitor(ours, cases, steps),
         "Numba, fused": Competitor(numba_loop, cases, steps),
-        "NumPy": Competitor(numpy_loop, cases, steps // 10),
-        "PyTorch, one optimiser a case": Competitor(torch_loop, 2, steps // 10),
+        "NumPy": Competitor(numpy_loop, cases, steps // 20),
+        "PyTorch, one optimiser a case": Competitor(torch_loop, 2, steps // 20),
     }
-    every, rows, functions = pairs(cases), {}, {}
-    for name, (make, count, length) in competitors.items():
-        try:
-            solve = make(length)
-        except ImportError as error:
-            rows[name] = {"skipped": str(error)}
-            continue
-        functions[name] = partial(solve, every.some(count))
-        rows[name] = {"cases": count, "steps": length}
-    for name, record in zip(functions, timed(*functions.values(), repeats=5), strict=True):
-        work = 1e-9 * rows[name]["cases"] * rows[name]["steps"]
-        rows[name] |= {key: record[key] / work for key in ("median", "least", "most")}
-        rows[name]["first_call_s"] = record["first"]
+    every, rows, runs, scale = pairs(cases), {}, {}, {}
     few = every.some(64)
     truth, (_, converged) = numpy_loop(steps)(few), ours(steps)(few)
-    for name in functions:
-        count = min(rows[name]["cases"], 64)
-        beta = competitors[name].make(steps)(every.some(count))
+    for name, (make, count, length) in competitors.items():
+        try:
+            beta = make(steps)(every.some(min(count, 64)))
+        except ImportError as reason:
+            rows[name] = {"skipped": str(reason)}
+            continue
         beta = beta[0] if name == "jaxmd_sign" else beta
-        wrong = np.max(np.abs(beta - truth[:count]), axis=1)[converged[:count]]
-        rows[name]["error"] = float(np.max(wrong, initial=0))
-    base = rows["jaxmd_sign"]["median"]
-    for name in functions:
-        rows[name]["ratio"] = rows[name]["median"] / base
-    return rows
+        wrong = np.max(np.abs(beta - truth[: len(beta)]), axis=1)[converged[: len(beta)]]
+        rows[name] = {"cases": count, "steps": length, "error": float(np.max(wrong, initial=0))}
+        runs[name] = partial(make(length), every.some(count))
+        scale[name] = 1e9 / (count * length)
+    for name, record in in_turns(runs, 2 if quick else 5, scale).items():
+        rows[name] |= record
+    return {"unit": "ns a step and case", "rows": rows}
 
 
-def others(cases: int, steps: int) -> dict[str, Any]:
+def others(quick: bool) -> dict[str, Any]:
     """What a step of other optimisers costs in the same loop."""
+    cases, steps = 1_000, 500 if quick else 2_500
     named = {
+        "smoothed sign": jms.smoothed_sign,
         "sgd": lambda eta, epsilon: optax.sgd(eta),
         "adam": lambda eta, epsilon: optax.adam(eta, eps=epsilon),
         "rmsprop": lambda eta, epsilon: optax.rmsprop(eta, eps=epsilon),
         "lion": lambda eta, epsilon: optax.lion(eta),
     }
     every = pairs(cases)
-    functions = [partial(ours(steps, make), every) for make in named.values()]
-    records = timed(*functions, repeats=3)
-    return {
-        name: record["median"] / (1e-9 * cases * steps)
-        for name, record in zip(named, records, strict=True)
-    }
-
-
-def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
-    lines = ["| ns a step and case | time | times ours | error |", "|---|---|---|---|"]
-    for name, row in results["pairs"].items():
-        cells = ["skipped", "–", "–"]
-        if "median" in row:
-            cells = [spread(row), f"{row['ratio']:.3g}", f"{row['error']:.0e}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "| `train` with | ns a step and case |", "|---|---|"]
-    lines += [f"| {name} | {value:.3g} |" for name, value in results["others"].items()]
-    first = results["pairs"]["jaxmd_sign"]["first_call_s"]
-    lines += ["", f"The first call of `train`, with compilation, took {first:.1f} s."]
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Run everything; write the results beside those of the sweeps."""
-    quick = is_quick(__doc__)
-    steps = 2_000 if quick else 10_000
-    results = {"pairs": measure(1_000, steps), "others": others(1_000, steps // 4)}
-    write("optimizers", results, table(results), quick)
-
-
-if __name__ == "__main__":
-    main()
+    runs = {name: partial(ours(steps, make), every) for name, make in named.items()}
+    return {"unit": "ns a step and case", "rows": in_turns(runs, 3, 1e9 / (cases * steps))}

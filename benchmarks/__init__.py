@@ -1,0 +1,1 @@
+"""What this package costs, beside others on the same work: `make benchmark`."""

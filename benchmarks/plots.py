@@ -1,0 +1,63 @@
+"""The results as one figure: peers, scaling curves, roofline."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxmd_sign._figures import save_plot
+
+_CURVES = {
+    "cases": "cases",
+    "blocks": "blocks",
+    "epsilon": r"$\varepsilon$",
+    "columns": "columns of the block",
+    "cores": "cores",
+}
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Into a file."""
+    save_plot(partial(_figure, results), str(path))
+
+
+def _figure(results: dict[str, Any]) -> Figure:
+    parts = {name: part for name, part in results["parts"].items() if "skipped" not in part}
+    figure = Figure(figsize=(6.75, 9.5), layout="constrained")
+    grid = figure.subplots(4, 3)
+    grids = iter(grid.ravel())
+    for name in ("W1", "W2", "W3", "W4 real", "W4 Gaussian", "W5", "W6"):
+        _bars(next(grids), name, parts[name])
+    for name, label in _CURVES.items():
+        axes = next(grids)
+        if name in parts:
+            _curve(axes, label, parts[name])
+    return figure
+
+
+def _bars(axes: Axes, name: str, part: dict[str, Any]) -> None:
+    rows = {who: row for who, row in part["rows"].items() if "median" in row}
+    names = list(rows)[::-1]
+    values = [rows[who]["median"] for who in names]
+    low = [rows[who]["median"] - rows[who]["least"] for who in names]
+    high = [rows[who]["most"] - rows[who]["median"] for who in names]
+    colors = ["#0072B2" if who.startswith("jaxmd") else "0.7" for who in names]
+    axes.barh(range(len(names)), values, xerr=(low, high), color=colors, error_kw={"lw": 0.8})
+    axes.set_yticks(range(len(names)), [who.replace(", ", ",\n") for who in names], fontsize=6)
+    axes.set_xscale("log")
+    axes.set_title(f"{name}, {part['unit']}", fontsize=8)
+
+
+def _curve(axes: Axes, label: str, part: dict[str, Any]) -> None:
+    rows = part["rows"]
+    sizes = [float(size) for size in rows]
+    values = [row["median"] for row in rows.values()]
+    low = [row["median"] - row["least"] for row in rows.values()]
+    high = [row["most"] - row["median"] for row in rows.values()]
+    axes.errorbar(sizes, values, yerr=(low, high), color="#0072B2", marker="o", ms=3)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(label)
+    axes.set_title(part["unit"], fontsize=8)
