@@ -183,7 +183,11 @@ def _where(results: dict[str, Any]) -> str:
     return f"{results['device']}, {results['cores']} cores, {results['date']}"
 
 
-DOCUMENTS = {"README.md": readme_table, "docs/general_x.md": general_table}
+DOCUMENTS = {
+    "README.md": readme_table,
+    "docs/accuracy.md": readme_table,
+    "docs/general_x.md": general_table,
+}
 _MARKED = re.compile(r"(<!-- make benchmark -->\n)(.*?)(\n<!-- end -->)", re.S)
 
 
