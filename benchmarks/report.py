@@ -179,8 +179,9 @@ def general_table(results: dict[str, Any] | None) -> str:
     for part in ("W4 real", "W4 Gaussian"):
         for name, row in results["parts"][part]["rows"].items():
             if "skipped" not in row:
-                cells = f"{number(row['median'])} | {number(row['ratio']['median'])} | {row['error']:.0e}"
-                lines.append(f"| {TITLES[part].split(', ')[1]} | {name} | {cells} |")
+                cells = [number(row["median"]), number(row["ratio"]["median"])]
+                cells = [TITLES[part].split(", ")[1], name, *cells, f"{row['error']:.0e}"]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n256 values of ε in [1e-3, 1], α = 0.05; {_where(results)}."
 
 
