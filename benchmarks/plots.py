@@ -1,4 +1,4 @@
-"""The results as one figure: peers, scaling curves, roofline."""
+"""The results as one figure: peers and scaling curves."""
 
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def _bars(axes: Axes, name: str, part: dict[str, Any]) -> None:
     high = [rows[who]["most"] - rows[who]["median"] for who in names]
     colors = ["#0072B2" if who.startswith("jaxmd") else "0.7" for who in names]
     axes.barh(range(len(names)), values, xerr=(low, high), color=colors, error_kw={"lw": 0.8})
-    axes.set_yticks(range(len(names)), [who.replace(", ", ",\n") for who in names], fontsize=6)
+    axes.set_yticks(range(len(names)), names, fontsize=5.5)
     axes.set_xscale("log")
     axes.set_title(f"{name}, {part['unit']}", fontsize=8)
 
@@ -57,7 +57,13 @@ def _curve(axes: Axes, label: str, part: dict[str, Any]) -> None:
     low = [row["median"] - row["least"] for row in rows.values()]
     high = [row["most"] - row["median"] for row in rows.values()]
     axes.errorbar(sizes, values, yerr=(low, high), color="#0072B2", marker="o", ms=3)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    if len(sizes) > 2:
+        axes.set_xscale("log")
+    else:
+        axes.set_xticks(sizes)
+    if max(values) > 10 * min(values):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel(label)
     axes.set_title(part["unit"], fontsize=8)

@@ -98,12 +98,17 @@ def _cell(row: dict[str, Any], key: str) -> str:
     if key in ("error", "rtol"):
         lost = key == "error" and row.get("unfinished", 0)
         return f"{value:.1e}" + (f", {lost} of {row['checked']} unfinished" if lost else "")
-    return f"{value}" if isinstance(value, int) else f"{value:.3g}"
+    return f"{value}" if isinstance(value, int) else number(value)
+
+
+def number(value: float) -> str:
+    """Three digits, never a power of ten."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def spread(record: dict[str, float]) -> str:
     """A median with its least and most."""
-    return f"{record['median']:.3g} ({record['least']:.3g}–{record['most']:.3g})"
+    return f"{number(record['median'])} ({number(record['least'])}–{number(record['most'])})"
 
 
 def _notes(part: dict[str, Any]) -> list[str]:
@@ -154,7 +159,7 @@ def readme_table(results: dict[str, Any] | None) -> str:
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(parts)]
     for name in names:
         cells = (part["rows"].get(name, {}).get("median") for part in parts.values())
-        cells = ["–" if value is None else f"{value:.3g}" for value in cells]
+        cells = ["–" if value is None else number(value) for value in cells]
         if any(cell != "–" for cell in cells):
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     errors = (f"{part['needed']:.0e} ({name})" for name, part in parts.items() if "needed" in part)
@@ -174,8 +179,9 @@ def general_table(results: dict[str, Any] | None) -> str:
     for part in ("W4 real", "W4 Gaussian"):
         for name, row in results["parts"][part]["rows"].items():
             if "skipped" not in row:
-                cells = f"{row['median']:.3g} | {row['ratio']['median']:.2g} | {row['error']:.0e}"
-                lines.append(f"| {TITLES[part].split(', ')[1]} | {name} | {cells} |")
+                cells = [number(row["median"]), number(row["ratio"]["median"])]
+                cells = [TITLES[part].split(", ")[1], name, *cells, f"{row['error']:.0e}"]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n256 values of ε in [1e-3, 1], α = 0.05; {_where(results)}."
 
 
