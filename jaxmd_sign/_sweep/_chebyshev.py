@@ -48,7 +48,7 @@ class Flows(NamedTuple):
     ) -> Float[Array, "2 d B"]:
         """du/dt and dv/dt."""
         pace = c / self.epsilon
-        return SIDE * pace * weights * self.smoothing.secant(jnp.abs(pace * weights))
+        return pace * SIDE * weights * self.smoothing.secant(jnp.abs(pace * weights))
 
     def steepness(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ'(z)."""
