@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
@@ -31,3 +32,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("jaxmd_sign")
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Linux lets a process have 65,530 memory mappings; each compiled program takes many.
+
+    A worker that had met a thousand programs was aborted in the middle of compiling another.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
