@@ -152,20 +152,14 @@ def _solver():
                     a0, a1, epsilon = s[9, i], s[10, i], s[11, i]
                     layer, reach, rate = s[12, i], s[13, i], s[14, i]
                     i0, i1 = s[20, i], s[21, i]
+                    lane = a0, a1, epsilon, layer, reach, rate, i0, i1
                     p20, p21, r20, r21 = field(
                         e * s[15, i],
                         w0 + h * b21 * p0,
                         w1 + h * b21 * p1,
                         z0 + h * b21 * r0,
                         z1 + h * b21 * r1,
-                        a0,
-                        a1,
-                        epsilon,
-                        layer,
-                        reach,
-                        rate,
-                        i0,
-                        i1,
+                        *lane,
                     )
                     p30, p31, r30, r31 = field(
                         e * s[16, i],
@@ -173,14 +167,7 @@ def _solver():
                         w1 + h * (b31 * p1 + b32 * p21),
                         z0 + h * (b31 * r0 + b32 * r20),
                         z1 + h * (b31 * r1 + b32 * r21),
-                        a0,
-                        a1,
-                        epsilon,
-                        layer,
-                        reach,
-                        rate,
-                        i0,
-                        i1,
+                        *lane,
                     )
                     p40, p41, r40, r41 = field(
                         e * s[17, i],
@@ -188,14 +175,7 @@ def _solver():
                         w1 + h * (b41 * p1 + b42 * p21 + b43 * p31),
                         z0 + h * (b41 * r0 + b42 * r20 + b43 * r30),
                         z1 + h * (b41 * r1 + b42 * r21 + b43 * r31),
-                        a0,
-                        a1,
-                        epsilon,
-                        layer,
-                        reach,
-                        rate,
-                        i0,
-                        i1,
+                        *lane,
                     )
                     p50, p51, r50, r51 = field(
                         e * s[18, i],
@@ -203,14 +183,7 @@ def _solver():
                         w1 + h * (b51 * p1 + b52 * p21 + b53 * p31 + b54 * p41),
                         z0 + h * (b51 * r0 + b52 * r20 + b53 * r30 + b54 * r40),
                         z1 + h * (b51 * r1 + b52 * r21 + b53 * r31 + b54 * r41),
-                        a0,
-                        a1,
-                        epsilon,
-                        layer,
-                        reach,
-                        rate,
-                        i0,
-                        i1,
+                        *lane,
                     )
                     e = e * s[19, i]
                     p60, p61, r60, r61 = field(
@@ -219,22 +192,13 @@ def _solver():
                         w1 + h * (b61 * p1 + b62 * p21 + b63 * p31 + b64 * p41 + b65 * p51),
                         z0 + h * (b61 * r0 + b62 * r20 + b63 * r30 + b64 * r40 + b65 * r50),
                         z1 + h * (b61 * r1 + b62 * r21 + b63 * r31 + b64 * r41 + b65 * r51),
-                        a0,
-                        a1,
-                        epsilon,
-                        layer,
-                        reach,
-                        rate,
-                        i0,
-                        i1,
+                        *lane,
                     )
                     w0 += h * (b71 * p0 + b72 * p20 + b73 * p30 + b74 * p40 + b75 * p50 + b76 * p60)
                     w1 += h * (b71 * p1 + b72 * p21 + b73 * p31 + b74 * p41 + b75 * p51 + b76 * p61)
                     z0 += h * (b71 * r0 + b72 * r20 + b73 * r30 + b74 * r40 + b75 * r50 + b76 * r60)
                     z1 += h * (b71 * r1 + b72 * r21 + b73 * r31 + b74 * r41 + b75 * r51 + b76 * r61)
-                    p0, p1, r0, r1 = field(
-                        e, w0, w1, z0, z1, a0, a1, epsilon, layer, reach, rate, i0, i1
-                    )
+                    p0, p1, r0, r1 = field(e, w0, w1, z0, z1, *lane)
                     s[0, i], s[1, i], s[2, i], s[3, i], s[4, i] = e, w0, w1, z0, z1
                     s[5, i], s[6, i], s[7, i], s[8, i] = p0, p1, r0, r1
             for i in range(_WIDTH):
