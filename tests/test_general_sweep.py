@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import reference as ref
 import xarray as xr
+from scipy.integrate import solve_ivp
 
 import jaxmd_sign as jms
 from jaxmd_sign._problem import Dense
 from jaxmd_sign._sweep import _cases, _general
-from jaxmd_sign._sweep._chebyshev import coefficients
+from jaxmd_sign._sweep._chebyshev import MOST_STAGES, coefficients
 from jaxmd_sign._sweep._plan import make_plan
 from jaxmd_sign._sweep._variables import CODES, DEFAULT_VARIABLES
 
@@ -192,7 +193,7 @@ def settings(problem, epsilon, **more):
 def test_a_failed_member_hurts_no_other():
     problem, alpha = jms.Problem(*small(3)), np.full(2, ALPHA)
     epsilon = np.array([1.0, 1e-5])
-    few = settings(problem, epsilon, max_steps=800)
+    few = settings(problem, epsilon, max_steps=200)
     values, left = _general.solve_general(problem, few, None, epsilon, alpha)
     assert left.tolist() == [1]
     assert values["result"].tolist() == [0, CODES["max_steps_reached"].value]
@@ -218,20 +219,55 @@ def test_wide_data_in_bounded_memory():
     assert program.memory_analysis().temp_size_in_bytes < 100e6
 
 
-def test_coefficients():
-    """P(z) = 1 + z + z²/2 + O(z³), and |P| ≤ 1 on [−β, 0]."""
-    limits, first, table = coefficients()
+def steps_of(s, f, y, h):
+    """A step of the method by its table, in NumPy."""
+    stages, start = coefficients().stages[s], h * f(y)
+    old, new = y, y + stages[0, 1:].sum() * start
+    for of_y, of_start, of_new, of_old, of_slope in stages[1:s]:
+        slope = h * f(new)
+        step = of_y * y + of_start * start + of_new * new + of_old * old + of_slope * slope
+        old, new = new, step
+    return new
 
-    def polynomial(s, z):
-        old, new = np.ones_like(z), 1 + first[s] * z
-        for mu, nu, slope, gamma in table[s, 2 : s + 1]:
-            old, new = new, 1 - mu - nu + mu * new + nu * old + slope * z * new + gamma * z
-        return new
 
-    for s in (2, 5, 50, 200):
-        z = -np.linspace(0, limits[s], 20_001)
-        assert np.max(np.abs(polynomial(s, z))) <= 1 + 1e-9
-        assert limits[s] >= 0.64 * (s**2 - 1)
-        small_z = -np.array([1e-2, 5e-3])
-        third = np.abs(polynomial(s, small_z) - (1 + small_z + small_z**2 / 2))
-        assert np.all(third <= 0.2 * np.abs(small_z) ** 3)
+@pytest.mark.parametrize("s", [4, 6, 10, MOST_STAGES])
+def test_stages_are_stable(s):
+    """|R| ≤ 1 on [−β, 0], and β grows like s²."""
+    limit = coefficients().limits[s]
+    z = -np.linspace(0, limit, 20_001)
+    R = steps_of(s, lambda y: z * y, np.ones_like(z), 1.0)
+    assert np.max(np.abs(R)) <= 1
+    assert np.max(np.abs(R[z < -0.3 * limit])) < 0.78
+    assert limit >= 0.32 * s**2
+
+
+@pytest.mark.parametrize("s", [4, 6, 10, MOST_STAGES])
+def test_order_three(s):
+    """On a flow whose derivatives of every order matter, autonomous as all flows here."""
+
+    def f(y):
+        return np.array([y[1] * y[0], -y[0] * y[1] + np.sin(y[0]) * y[1], 1 / (1 + y[0] ** 2)])
+
+    def after(n):
+        y = np.array([0.3, 0.9, 0.1])
+        for _ in range(n):
+            y = steps_of(s, f, y, 1 / n)
+        return y
+
+    exact = solve_ivp(lambda t, y: f(y), (0, 1), [0.3, 0.9, 0.1], "DOP853", rtol=1e-13, atol=1e-15)
+    errors = [np.max(np.abs(after(n) - exact.y[:, -1])) for n in (10, 20, 40)]
+    assert np.all(np.abs(np.log2(np.divide(errors[:-1], errors[1:])) - 3) < 0.25)
+
+
+@pytest.mark.parametrize("s", [4, 10, MOST_STAGES])
+def test_stages_of_order_two_on_a_stiff_flow(s):
+    """Where y follows sin t closely, the error is that of order two or better, not of order one."""
+
+    def error(n):
+        h, y = 1 / n, np.array([0.0, 0.0])
+        rate = 0.8 * coefficients().limits[s] / h
+        for _ in range(n):
+            y = steps_of(s, lambda y: np.array([rate * (np.sin(y[1]) - y[0]), 1.0]), y, h)
+        return abs(y[0] - (rate**2 * np.sin(1) - rate * np.cos(1)) / (rate**2 + 1))
+
+    assert error(40) < error(20) / 3.8

@@ -1,284 +1,138 @@
-"""RKC2, the second-order Runge-Kutta-Chebyshev method, for the flow on a general X.
+"""A stabilised explicit Runge-Kutta method of order three, whose stages are of order two.
 
-Of Sommeijer, Shampine and Verwer (J. Comput. Appl. Math. 88, 1998): s stages are stable for steps
-that grow like s², so that the stiff end of the flow, whose Jacobian has a real spectrum, needs no
-linear algebra. A whole batch takes its steps together, each member with its own length; arrays are
-(2, d, B): u and v, columns, members.
+s stages are stable for steps that grow like s² where the Jacobian's spectrum is real and negative,
+so that a stiff flow needs no linear algebra. On y' = λy a step multiplies by R(hλ), and R = p w as
+in ROCK2 (Abdulle and Medovikov, Numer. Math. 90, 2001): p is orthogonal, of degree s − 2, for the
+weight w²/√(1 − x²), and w the quadratic for which R has order three.
+
+There, stages are of order one, and where the flow is stiff so is the error. In RKC2 (Sommeijer,
+Shampine and Verwer, J. Comput. Appl. Math. 88, 1998) they are of order two. To have both, stage j
+is Y_j = y + b_j M_j with the b_j that gives it order two, and the factors of R act on M_j,
+
+    M_{j+1} = μ S_j + ν M_j + κ M_{j−1},   S_j = h f(y) + (h f(Y_j) − h f(y)) / b_j,
+
+where S_j stands for h f'(y) M_j + h f(y). Were all stages of order two, order three would follow
+from R's; the first cannot be, and the b of the last but one makes up for it.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
+from scipy.optimize import root
 
-from .._smoothing import AbstractSmoothing
-
-Scalar = float | Float[Array, ""]
-
-_MOST_STAGES = 200
-_DAMPING = 2 / 13
-_POWER_EVERY = 8  # steps between two looks at the spectral radius
-_TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
-_FLOOR = -300  # of the exponent of a weight: far below rounding, and far above what is slow
-SIDE = np.array([-1.0, 1.0])[:, None, None]
+MOST_STAGES = 50
+ERROR = 0.22  # of a step, by that of the parabola's integral of f: measured
+_DAMPING = 4.0  # |R| falls to 0.43 (0.78 for s = 4), for a seventh of the interval
+_START = np.array([0.926, 0.94])  # about the zero of w for four stages
 
 
-class Flows(NamedTuple):
-    """A batch of flows on one X of full row rank, in units with ‖X‖ = 1 and max|X⁺y| = 1."""
+class Coefficients(NamedTuple):
+    """Of methods of s stages, s even and from 4: entry s of each array."""
 
-    X: Float[Array, "n d"]
-    y: Float[Array, " n"]
-    epsilon: Float[Array, " B"]
-    alpha: Float[Array, " B"]
-    smoothing: AbstractSmoothing
-
-    def gradient(self, weights: Float[Array, "2 d B"]) -> Float[Array, "d B"]:
-        """c = Xᵀ(Xβ − y). XᵀX is one product for two, and measured to be faster up to d = 3n."""
-        u, v = weights[0], weights[1]
-        power, (n, d) = (u - v) * (u + v), self.X.shape
-        product = (self.X.T @ self.X) @ power if d < 3 * n else self.X.T @ (self.X @ power)
-        return product - (self.X.T @ self.y)[:, None]
-
-    def velocity(
-        self, c: Float[Array, "d B"], weights: Float[Array, "2 d B"]
-    ) -> Float[Array, "2 d B"]:
-        """du/dt and dv/dt."""
-        pace = c / self.epsilon
-        return pace * SIDE * weights * self.smoothing.secant(jnp.abs(pace * weights))
-
-    def steepness(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
-        """φ'(z)."""
-        return jax.jvp(lambda z: z * self.smoothing.secant(z), (z,), (jnp.ones_like(z),))[1]
+    limits: np.ndarray  # the real interval of stability
+    stages: np.ndarray  # (j, 5): what stage j + 1 takes of y, h f(y), stages j, j − 1, and h f of j
 
 
-class Ends(NamedTuple):
-    """Logarithms of u and v where the flow is gradient flow slowed by ε, and how it got there."""
+class _Polynomials(NamedTuple):
+    a: np.ndarray  # p_{j+1} = (x − a_j) p_j − b_j p_{j−1}
+    b: np.ndarray
+    jets: np.ndarray  # (j, 4): Taylor's coefficients of p_j at x₀
+    w: np.ndarray  # of w there, w(x₀) = 1
+    R: np.ndarray  # and of R
 
-    logs: Float[Array, "2 d B"]
-    error: Float[Array, "2 d B"]
-    num_steps: Int[Array, " B"]
-    settled: Bool[Array, " B"]
+
+def _x0(s: int) -> float:
+    return 1 + _DAMPING / s**2
 
 
-class _Walk(NamedTuple):
-    """`weights` = `base` · exp(`power`): the power gathers what a tiny weight has lost and won."""
+def _polynomials(s: int, zero: np.ndarray) -> _Polynomials:
+    x0, size = _x0(s), s + 2
+    x = np.cos((2 * np.arange(size) + 1) * np.pi / (2 * size))  # Gauss's nodes: exact sums
+    weight = ((x - zero[0]) ** 2 + zero[1] ** 2) ** 2
+    a, b, jets = np.zeros(s - 2), np.zeros(s - 2), np.zeros((s - 1, 4))
+    jets[0, 0] = 1
+    old, p, square = np.zeros(size), np.ones(size), np.inf
+    for j in range(s - 2):
+        b[j], square = weight @ p**2 / square, weight @ p**2
+        a[j] = weight @ (x * p**2) / square
+        old, p = p, (x - a[j]) * p - b[j] * old
+        jets[j + 1] = (x0 - a[j]) * jets[j] - b[j] * jets[j - 1]
+        jets[j + 1, 1:] += jets[j, :-1]
+    w = np.array([(x0 - zero[0]) ** 2 + zero[1] ** 2, 2 * (x0 - zero[0]), 1])
+    w = w / w[0]
+    return _Polynomials(a, b, jets, w, np.convolve(jets[-1] / jets[-1, 0], w))
 
-    weights: Array  # (2, d, B)
-    base: Array
-    power: Array
-    c: Array  # (d, B), Xᵀ r
-    trend: Array  # (d, B), slope of c over the last step
-    last: Array  # (B,), its length
-    h: Array  # (B,), the next step
-    radius: Array  # (B,)
-    vector: Array  # (n, B), of the power method
-    error: Array  # (2, d, B), signed local errors, added up
-    live: Array
-    steps: Array
-    rounds: Array
+
+def _conditions(zero: np.ndarray, s: int) -> tuple[float, float]:
+    R = _polynomials(s, zero).R
+    return R[2] / R[1] ** 2 - 1 / 2, R[3] / R[1] ** 3 - 1 / 6
 
 
 @cache
-def coefficients() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """β(s), μ̃₁(s) and (μ, ν, μ̃, γ̃) of stage j of s, (s, j, 4); of fewer than 2 stages, nothing."""
-    most = _MOST_STAGES
-    limits, first, table = np.zeros(most + 1), np.zeros(most + 1), np.zeros((most + 1, most + 1, 4))
-    for s in range(2, most + 1):
-        w0 = 1 + _DAMPING / s**2
-        T, dT, ddT = np.zeros(s + 1), np.zeros(s + 1), np.zeros(s + 1)
-        T[:2], dT[1] = (1, w0), 1
-        for j in range(2, s + 1):
-            T[j] = 2 * w0 * T[j - 1] - T[j - 2]
-            dT[j] = 2 * T[j - 1] + 2 * w0 * dT[j - 1] - dT[j - 2]
-            ddT[j] = 4 * dT[j - 1] + 2 * w0 * ddT[j - 1] - ddT[j - 2]
-        w1 = dT[s] / ddT[s]
-        b = np.zeros(s + 1)
-        b[2:] = ddT[2:] / dT[2:] ** 2
-        b[:2] = b[2]
-        limits[s], first[s] = (w0 + 1) / w1, b[1] * w1
-        j = np.arange(2, s + 1)
-        mu, nu = 2 * b[j] * w0 / b[j - 1], -b[j] / b[j - 2]
-        slope = 2 * b[j] * w1 / b[j - 1]
-        gamma = -(1 - b[j - 1] * T[j - 1]) * slope
-        table[s, 2 : s + 1] = np.stack([mu, nu, slope, gamma], axis=1)
-    return limits, first, table
+def coefficients() -> Coefficients:
+    """Of all numbers of stages; the first call takes a quarter of a second."""
+    limits, stages = np.zeros(MOST_STAGES + 1), np.zeros((MOST_STAGES + 1, MOST_STAGES, 5))
+    zero = _START
+    for s in range(4, MOST_STAGES + 1, 2):
+        zero = root(_conditions, zero, s, tol=1e-13).x
+        found = _polynomials(s, zero)
+        limits[s], stages[s, :s] = (1 + _x0(s)) * found.R[1], _method(s, found)
+        zero = 1 - (1 - zero[0]) * (s / (s + 2)) ** 2, zero[1] * (s / (s + 2)) ** 2
+    return Coefficients(limits, stages)
 
 
-def chebyshev_ends(flows: Flows, local: Scalar, tolerance: Scalar, max_steps: int) -> Ends:
-    """Follow the flows until no gradient will be above `tolerance` ε any more.
-
-    **Arguments:**
-
-    - `flows`: the batch.
-    - `local`: the error that a step may make in a weight, in its unit.
-    - `tolerance`: how small gradients over ε are from there on.
-    - `max_steps`: most steps of a member.
-
-    **Returns:** the `Ends`. As a function of ε by `jax.jvp`, along the same steps.
-    """
-
-    def step(walk: _Walk) -> _Walk:
-        radius, vector, live = lax.cond(
-            walk.rounds % _POWER_EVERY == 0,
-            lambda walk: _look(flows, walk, tolerance, max_steps),
-            lambda walk: (walk.radius, walk.vector, walk.live),
-            walk,
-        )
-        walk = walk._replace(radius=radius, vector=vector, live=live)
-        h, s = _lengths(walk)
-        start = h * flows.velocity(walk.c, walk.weights)
-        move = _stages(flows, walk.weights, start, h, s)
-        return _accept(walk, _attempt(flows, walk, start, move, h), h, local)
-
-    walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
-    logs = jnp.log(walk.base) + walk.power
-    return Ends(logs, walk.error, walk.steps, _settled(flows, walk, tolerance))
+def _method(s: int, found: _Polynomials) -> np.ndarray:
+    """The rows of `stages`. m, n and r are the weights in M_j of the trees of order 1, 2 and 3."""
+    scale, values, k = found.R[1], found.jets[:, 0], s - 2
+    w1, w2 = found.w[1] / scale, found.w[2] / scale**2
+    # The last two steps of the recurrence multiply by 1 + w₁ z, and by w.
+    mu = np.array([*(values[:-1] / values[1:] / scale), w1, w2 / w1])
+    nu = np.array([*((_x0(s) - found.a) * values[:-1] / values[1:]), 1, 1 - w2 / w1**2])
+    kappa = 1 - nu
+    m, n, r, b = np.zeros(s + 1), np.zeros(s + 1), np.zeros(s + 1), np.ones(s + 1)
+    for j in range(s - 1):
+        m[j + 1] = mu[j] + nu[j] * m[j] + kappa[j] * m[j - 1]
+        n[j + 1] = mu[j] * m[j] + nu[j] * n[j] + kappa[j] * n[j - 1]
+    b[2:s] = 2 * n[2:s] / m[2:s] ** 2
+    b[1] = b[2]
+    for j in range(s - 1):
+        r[j + 1] = mu[j] * b[j] * m[j] ** 2 + nu[j] * r[j] + kappa[j] * r[j - 1]
+    rest = nu[-1] * r[s - 1] + kappa[-1] * r[k]
+    b[s - 1] = (1 / 3 - rest) / (mu[-1] * m[s - 1] ** 2)
+    new, old = b[1:] * nu / b[:-1], b[1:] * kappa / np.roll(b[:-1], 1)
+    old[:2] = 0  # M₀ = 0
+    new[0] = 0
+    slope = b[1:] * mu / b[:-1]
+    return np.stack([1 - new - old, b[1:] * mu - slope, new, old, slope], axis=1)
 
 
-def _at_start(flows: Flows) -> _Walk:
-    (n, d), B, dtype = flows.X.shape, flows.epsilon.shape[0], flows.X.dtype
-    start, zero = jnp.broadcast_to(flows.alpha, (2, d, B)), jnp.zeros((2, d, B), dtype)
-    return _Walk(
-        weights=start,
-        base=start,
-        power=zero,
-        c=flows.gradient(start),
-        trend=jnp.zeros((d, B), dtype),
-        last=jnp.full(B, jnp.inf, dtype),
-        h=0.1 * flows.alpha,
-        radius=jnp.zeros(B, dtype),
-        vector=jnp.full((n, B), 1 / np.sqrt(n), dtype),
-        error=zero,
-        live=jnp.ones(B, bool),
-        steps=jnp.zeros(B, int),
-        rounds=jnp.zeros((), int),
-    )
+def stages_for(stiffness: Float[Array, "..."]) -> Float[Array, "..."]:
+    """About how many stages a step of h needs, of `stiffness` = h · spectral radius."""
+    return jnp.sqrt(1 + stiffness * (MOST_STAGES**2 - 1) / coefficients().limits[-1])
 
 
-def _settled(flows: Flows, walk: _Walk, tolerance: Scalar) -> Bool[Array, " B"]:
-    # With the weights that are to come, about 1: a small one may have a long way to grow.
-    largest = jnp.maximum(1, jnp.max(walk.weights, axis=(0, 1)))
-    return jnp.max(jnp.abs(walk.c), axis=0) * largest <= tolerance * flows.epsilon
-
-
-def _look(
-    flows: Flows, walk: _Walk, tolerance: Scalar, max_steps: int
-) -> tuple[Float[Array, " B"], Float[Array, "n B"], Bool[Array, " B"]]:
-    """Spectral radius by a step of the power method, its vector, and which members go on."""
-    weights, c, X = walk.weights, walk.c, flows.X
-    steep = flows.steepness(jnp.abs(c / flows.epsilon * weights)) / flows.epsilon
-    image = X @ (jnp.sum(2 * weights**2 * steep, axis=0) * (X.T @ walk.vector))
-    size = jnp.sqrt(jnp.sum(image**2, axis=0))
-    decay = jnp.max(jnp.where(SIDE * c < 0, jnp.abs(c) * steep, 0), axis=(0, 1))
-    vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(X.shape[0]))
-    live = walk.live & ~_settled(flows, walk, tolerance) & (walk.steps < max_steps)
-    return *lax.stop_gradient((1.15 * size + decay, vector)), live
-
-
-def _lengths(walk: _Walk) -> tuple[Float[Array, " B"], Int[Array, ""]]:
-    """The length of every member's step, and the number of stages of all.
-
-    An even number, so that two at a time make no copies; what most members need: the others take
-    the longest step that it allows, rather than cost all of them more.
-    """
-    limits = jnp.asarray(coefficients()[0], walk.h.dtype)
-    radius = jnp.maximum(walk.radius, 1e-300)
-    h = jnp.minimum(walk.h, 0.9 * limits[-1] / radius)
-    need = jnp.sqrt(1 + h * walk.radius * (_MOST_STAGES**2 - 1) / limits[-1])
-    need = jnp.sum(jnp.where(walk.live, need, 0)) / jnp.sum(walk.live)
-    s = 2 * jnp.clip(jnp.ceil(need / 2), 1, _MOST_STAGES // 2).astype(int)
-    return jnp.minimum(h, limits[s] / radius), s
-
-
-def _stages(
-    flows: Flows,
-    weights: Float[Array, "2 d B"],
-    start: Float[Array, "2 d B"],
-    h: Float[Array, " B"],
+def chebyshev_step(
+    slope: Callable[[Float[Array, "..."]], Float[Array, "..."]],
+    y: Float[Array, "..."],
+    start: Float[Array, "..."],
     s: Int[Array, ""],
-) -> Float[Array, "2 d B"]:
-    """How far s stages move the weights; `start` is h times their velocity."""
-    _, first, table = (jnp.asarray(x, h.dtype) for x in coefficients())
-    rows = table[s]
+) -> Float[Array, "..."]:
+    """Where a step of s stages leads from y: `slope` is h f, and `start` is h f(y)."""
+    stages = jnp.asarray(coefficients().stages, y.dtype)[s]
 
     def stage(j, new, old):
-        at = weights + new
-        mu, nu, mut, gamma = rows[j]
-        slope = flows.velocity(flows.gradient(at), at)
-        return mu * new + nu * old + (mut * h) * slope + gamma * start
+        of_y, of_start, of_new, of_old, of_slope = stages[j]
+        return of_y * y + of_start * start + of_new * new + of_old * old + of_slope * slope(new)
 
-    def two(i, state):
+    def two(i, state):  # two at a time make no copies
         new, old = state
-        old = stage(2 * i + 1, new, old)
-        return stage(2 * i + 2, old, new), old
+        old = stage(2 * i, new, old)
+        return stage(2 * i + 1, old, new), old
 
-    move = first[s] * start
-    return lax.fori_loop(1, s // 2, two, (stage(2, move, jnp.zeros_like(start)), move))[0]
-
-
-class _Attempt(NamedTuple):
-    """Where a step leads, and its local error."""
-
-    weights: Array
-    base: Array
-    power: Array
-    c: Array
-    trend: Array
-    error: Array
-
-
-def _attempt(
-    flows: Flows,
-    walk: _Walk,
-    start: Float[Array, "2 d B"],
-    move: Float[Array, "2 d B"],
-    h: Float[Array, " B"],
-) -> _Attempt:
-    """The step with its tiny weights by their logarithm, which is exact for constant c."""
-    weights, c = walk.weights, walk.c
-    there = weights + move
-    c1 = flows.gradient(there)
-    trend = (c1 - c) / h
-    # ∫c by the parabola through three points: an error here grows by 1/ε.
-    mean = (c + c1) / 2 - h**2 / (6 * (h + walk.last)) * (trend - walk.trend)
-    pace = jnp.abs(mean) / flows.epsilon
-    z0, z1 = pace * weights, pace * jnp.maximum(there, 0)
-    z = jnp.maximum((z0 + z1) / 2, 1e-100)
-    bend = (z1 - z0) * (1 / flows.smoothing.secant(z) - 1) / z
-    share, most = _TINY
-    tiny = (z1 < share) & (there < most)
-    power = jnp.where(tiny, walk.power + SIDE * (h / flows.epsilon * mean) - bend, 0)
-    base = jnp.where(tiny, walk.base, there)
-    new = base * jnp.exp(jnp.maximum(power, _FLOOR))
-    by_difference = 0.4 * (start + h * flows.velocity(c1, there)) - 0.8 * move
-    error = lax.stop_gradient(jnp.where(tiny, new - there, by_difference))
-    return _Attempt(new, base, power, c1, trend, error)
-
-
-def _accept(walk: _Walk, found: _Attempt, h: Float[Array, " B"], local: Scalar) -> _Walk:
-    """Keep the step of each member whose error allows it; the length of its next."""
-    scale = local * (1 + jnp.maximum(walk.weights, found.weights))
-    E = jnp.max(jnp.maximum(*jnp.abs(found.error) / scale), axis=0)
-    E = lax.stop_gradient(jnp.where(jnp.isfinite(E), E, 1e9))
-    good = (E <= 1) & walk.live
-    factor = jnp.clip(0.9 * jnp.maximum(E, 1e-12) ** (-1 / 3), 0.15, 3)
-
-    def keep(new, old):
-        return jnp.where(good, new, old)
-
-    return walk._replace(
-        weights=keep(found.weights, walk.weights),
-        base=keep(found.base, walk.base),
-        power=keep(found.power, walk.power),
-        c=keep(found.c, walk.c),
-        trend=keep(found.trend, walk.trend),
-        last=keep(h, walk.last),
-        h=jnp.where(walk.live, h * factor, walk.h),
-        error=keep(walk.error + found.error, walk.error),
-        steps=walk.steps + walk.live,
-        rounds=walk.rounds + 1,
-    )
+    first = y + (stages[0, 1] + stages[0, 4]) * start
+    return lax.fori_loop(1, s // 2, two, (stage(1, first, y), first))[0]

@@ -1,0 +1,248 @@
+"""The flow on a general X, a batch of members at once, by a stabilised explicit method.
+
+The members take their steps together, each with its own length; arrays are (2, d, B): u and v,
+columns, members. A tiny weight is followed by its logarithm, which is exact for a constant gradient
+and remembers how small it was: it may come back.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from .._smoothing import AbstractSmoothing
+from ._chebyshev import ERROR, MOST_STAGES, chebyshev_step, coefficients, stages_for
+
+Scalar = float | Float[Array, ""]
+
+_FEWER = 0.85  # of the stages that members need, measured on real data
+_POWER_EVERY = 8  # steps between two looks at the spectral radius
+_TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
+_SUNK = 1e-130  # below this only the logarithm goes on
+_FLOOR = -300  # of an exponent: far below rounding, and far above what is slow
+SIDE = np.array([-1.0, 1.0])[:, None, None]
+
+
+class Flows(NamedTuple):
+    """A batch of flows on one X of full row rank, in units with ‖X‖ = 1 and max|X⁺y| = 1."""
+
+    X: Float[Array, "n d"]
+    y: Float[Array, " n"]
+    epsilon: Float[Array, " B"]
+    alpha: Float[Array, " B"]
+    smoothing: AbstractSmoothing
+
+    def gradient(self, weights: Float[Array, "2 d B"]) -> Float[Array, "d B"]:
+        """c = Xᵀ(Xβ − y). XᵀX is one product for two, and measured to be faster up to d = 3n."""
+        u, v = weights[0], weights[1]
+        power, (n, d) = (u - v) * (u + v), self.X.shape
+        product = (self.X.T @ self.X) @ power if d < 3 * n else self.X.T @ (self.X @ power)
+        return product - (self.X.T @ self.y)[:, None]
+
+    def velocity(
+        self, c: Float[Array, "d B"], weights: Float[Array, "2 d B"]
+    ) -> Float[Array, "2 d B"]:
+        """du/dt and dv/dt."""
+        pace = c * (1 / self.epsilon)  # a division for each member, not for each weight
+        return pace * SIDE * weights * self.smoothing.secant(jnp.abs(pace * weights))
+
+    def slope(self, weights: Float[Array, "2 d B"]) -> Float[Array, "2 d B"]:
+        """The right-hand side."""
+        return self.velocity(self.gradient(weights), weights)
+
+    def steepness(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """φ'(z)."""
+        return jax.jvp(lambda z: z * self.smoothing.secant(z), (z,), (jnp.ones_like(z),))[1]
+
+
+class Ends(NamedTuple):
+    """Logarithms of u and v where the flow is gradient flow slowed by ε, and how it got there."""
+
+    logs: Float[Array, "2 d B"]
+    error: Float[Array, "2 d B"]
+    num_steps: Int[Array, " B"]
+    settled: Bool[Array, " B"]
+
+
+class _Walk(NamedTuple):
+    """The weights are `weights` · exp(`deep`): 0, but for one that has sunk."""
+
+    weights: Array  # (2, d, B)
+    deep: Array
+    bend: Array  # slope of the velocity over the last step
+    c: Array  # (d, B), Xᵀ r
+    trend: Array  # (d, B), its slope
+    last: Array  # (B,), length of the last step
+    h: Array  # (B,), the next step
+    radius: Array  # (B,)
+    vector: Array  # (n, B), of the power method
+    error: Array  # (2, d, B), signed local errors, added up
+    live: Array
+    steps: Array
+    rounds: Array
+
+
+def batch_ends(flows: Flows, local: Scalar, tolerance: Scalar, max_steps: int) -> Ends:
+    """Follow the flows until no gradient will be above `tolerance` ε any more.
+
+    **Arguments:**
+
+    - `flows`: the batch.
+    - `local`: the error that a step may make in a weight, in its unit.
+    - `tolerance`: how small gradients over ε are from there on.
+    - `max_steps`: most steps of a member.
+
+    **Returns:** the `Ends`. As a function of ε by `jax.jvp`, along the same steps.
+    """
+
+    def step(walk: _Walk) -> _Walk:
+        radius, vector, live = lax.cond(
+            walk.rounds % _POWER_EVERY == 0,
+            lambda walk: _look(flows, walk, tolerance, max_steps),
+            lambda walk: (walk.radius, walk.vector, walk.live),
+            walk,
+        )
+        walk = walk._replace(radius=radius, vector=vector, live=live)
+        h, s = _lengths(walk)
+        start = h * flows.velocity(walk.c, walk.weights)
+        there = chebyshev_step(lambda w: h * flows.slope(w), walk.weights, start, s)
+        return _accept(walk, _attempt(flows, walk, start, there, h), h, local)
+
+    walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
+    logs = jnp.log(walk.weights) + walk.deep
+    return Ends(logs, walk.error, walk.steps, _settled(flows, walk, tolerance))
+
+
+def _at_start(flows: Flows) -> _Walk:
+    (n, d), B, dtype = flows.X.shape, flows.epsilon.shape[0], flows.X.dtype
+    start, zero = jnp.broadcast_to(flows.alpha, (2, d, B)), jnp.zeros((2, d, B), dtype)
+    return _Walk(
+        weights=start,
+        deep=zero,
+        bend=zero,
+        c=flows.gradient(start),
+        trend=jnp.zeros((d, B), dtype),
+        last=jnp.full(B, jnp.inf, dtype),
+        h=0.1 * flows.alpha,
+        radius=jnp.zeros(B, dtype),
+        vector=jnp.full((n, B), 1 / np.sqrt(n), dtype),
+        error=zero,
+        live=jnp.ones(B, bool),
+        steps=jnp.zeros(B, int),
+        rounds=jnp.zeros((), int),
+    )
+
+
+def _settled(flows: Flows, walk: _Walk, tolerance: Scalar) -> Bool[Array, " B"]:
+    # With the weights that are to come, about 1: a small one may have a long way to grow.
+    largest = jnp.maximum(1, jnp.max(walk.weights, axis=(0, 1)))
+    return jnp.max(jnp.abs(walk.c), axis=0) * largest <= tolerance * flows.epsilon
+
+
+def _look(
+    flows: Flows, walk: _Walk, tolerance: Scalar, max_steps: int
+) -> tuple[Float[Array, " B"], Float[Array, "n B"], Bool[Array, " B"]]:
+    """Spectral radius by a step of the power method, its vector, and which members go on."""
+    weights, c, X = walk.weights, walk.c, flows.X
+    steep = flows.steepness(jnp.abs(c / flows.epsilon * weights)) / flows.epsilon
+    image = X @ (jnp.sum(2 * weights**2 * steep, axis=0) * (X.T @ walk.vector))
+    size = jnp.sqrt(jnp.sum(image**2, axis=0))
+    decay = jnp.max(jnp.where(SIDE * c < 0, jnp.abs(c) * steep, 0), axis=(0, 1))
+    vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(X.shape[0]))
+    live = walk.live & ~_settled(flows, walk, tolerance) & (walk.steps < max_steps)
+    return *lax.stop_gradient((1.15 * size + decay, vector)), live
+
+
+def _lengths(walk: _Walk) -> tuple[Float[Array, " B"], Int[Array, ""]]:
+    """The length of every member's step, and the number of stages of all.
+
+    A little less than members need on average: the others take the longest step that it allows,
+    rather than cost all of them more.
+    """
+    limits = jnp.asarray(coefficients().limits, walk.h.dtype)
+    radius = jnp.maximum(walk.radius, 1e-300)
+    h = jnp.minimum(walk.h, 0.9 * limits[-1] / radius)
+    need = jnp.sum(jnp.where(walk.live, stages_for(h * walk.radius), 0)) / jnp.sum(walk.live)
+    s = 2 * jnp.clip(jnp.ceil(_FEWER * need / 2), 2, MOST_STAGES // 2).astype(int)
+    return jnp.minimum(h, limits[s] / radius), s
+
+
+class _Attempt(NamedTuple):
+    """Where a step leads, and its local error."""
+
+    weights: Array
+    deep: Array
+    bend: Array
+    c: Array
+    trend: Array
+    error: Array
+
+
+def _attempt(
+    flows: Flows,
+    walk: _Walk,
+    start: Float[Array, "2 d B"],
+    there: Float[Array, "2 d B"],
+    h: Float[Array, " B"],
+) -> _Attempt:
+    """The step with its tiny weights by their logarithm, which is exact for constant c."""
+    c = flows.gradient(there)
+    velocity, before = flows.velocity(c, there), start / h
+
+    def integral(old, new, slope, last_slope):
+        """By the parabola through three points: an error of c here grows by 1/ε."""
+        return h * ((old + new) / 2 - h**2 / (6 * (h + walk.last)) * (slope - last_slope))
+
+    trend, bend = (c - walk.c) / h, (velocity - before) / h
+    fall, tiny = _fall(flows, walk, there, integral(walk.c, c, trend, walk.trend), h)
+    grown = walk.weights * jnp.exp(jnp.maximum(fall, _FLOOR))
+    sunk = tiny & (grown < _SUNK)
+    new = jnp.where(sunk, walk.weights, jnp.where(tiny, grown, there))
+    doubt = ERROR * (there - walk.weights - integral(before, velocity, bend, walk.bend))
+    error = lax.stop_gradient(jnp.where(tiny, new - there, doubt))
+    return _Attempt(new, jnp.where(sunk, fall, 0), bend, c, trend, error)
+
+
+def _fall(
+    flows: Flows,
+    walk: _Walk,
+    there: Float[Array, "2 d B"],
+    total: Float[Array, "d B"],
+    h: Float[Array, " B"],
+) -> tuple[Float[Array, "2 d B"], Bool[Array, "2 d B"]]:
+    """What the logarithms of weights lose or win as c adds up to `total`, and which are tiny."""
+    pace = jnp.abs(total) / (h * flows.epsilon)
+    z0, z1 = pace * walk.weights, pace * jnp.maximum(there, 0)
+    z = jnp.maximum((z0 + z1) / 2, 1e-100)
+    held = (z1 - z0) * (1 / flows.smoothing.secant(z) - 1) / z
+    share, most = _TINY
+    tiny = (z1 < share) & (there < most)
+    return walk.deep + SIDE * (total / flows.epsilon) - held, tiny
+
+
+def _accept(walk: _Walk, found: _Attempt, h: Float[Array, " B"], local: Scalar) -> _Walk:
+    """Keep the step of each member whose error allows it; the length of its next."""
+    scale = local * (1 + jnp.maximum(walk.weights, found.weights))
+    E = jnp.max(jnp.maximum(*jnp.abs(found.error) / scale), axis=0)
+    E = lax.stop_gradient(jnp.where(jnp.isfinite(E), E, 1e9))
+    good = (E <= 1) & walk.live
+    factor = jnp.clip(0.9 * jnp.maximum(E, 1e-12) ** (-1 / 4), 0.15, 3)
+
+    def keep(new, old):
+        return jnp.where(good, new, old)
+
+    return walk._replace(
+        weights=keep(found.weights, walk.weights),
+        deep=keep(found.deep, walk.deep),
+        bend=keep(found.bend, walk.bend),
+        c=keep(found.c, walk.c),
+        trend=keep(found.trend, walk.trend),
+        last=keep(h, walk.last),
+        h=jnp.where(walk.live, h * factor, walk.h),
+        error=keep(walk.error + found.error, walk.error),
+        steps=walk.steps + walk.live,
+        rounds=walk.rounds + 1,
+    )
