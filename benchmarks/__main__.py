@@ -15,6 +15,7 @@ from typing import Any
 
 from . import machine, plots, report
 from .parts import GROUPS, run
+from .peers._cores import close
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def _in_process(names: list[str], quick: bool) -> dict[str, Any]:
         for name in names:
             print(f"{name} ...", file=sys.stderr, flush=True)
             found[name] = pool.submit(run, name, quick).result()
+        pool.submit(close).result()
         return found
 
 

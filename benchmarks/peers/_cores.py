@@ -32,6 +32,12 @@ def _processes():
     return ProcessPoolExecutor(num_cores(), get_context("spawn"))
 
 
+def close() -> None:
+    """End the processes: a process that is itself a child would wait for them for ever."""
+    if _processes.cache_info().currsize:
+        _processes().shutdown()
+
+
 @cache
 def _threads():
     return ThreadPoolExecutor(num_cores())

@@ -140,13 +140,16 @@ def _scipy(flow, rtol):
 def _cvode(flow, rtol):
     from sksundae.cvode import CVODE
 
+    def rhs_of(fill, numbers):
+        def rhs(t, y, yp):  # whose signature the solver inspects
+            fill(y, numbers, yp)
+
+        return rhs
+
     start, atol = _start(flow, rtol)
     found = []
     for fill, numbers, end in _cases(flow):
-        solver = CVODE(
-            lambda t, y, yp, fill=fill, numbers=numbers: fill(y, numbers, yp),
-            rtol=rtol, atol=atol, max_num_steps=1_000_000,
-        )  # fmt: skip
+        solver = CVODE(rhs_of(fill, numbers), rtol=rtol, atol=atol, max_num_steps=1_000_000)
         y0 = np.full(2 * len(flow.target), start)
         solution = solver.solve(np.array([0, end / 2, end]), y0)
         found.append(solution.y[-1] if solution.success else np.full_like(y0, np.nan))
