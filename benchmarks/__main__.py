@@ -52,8 +52,9 @@ def _in_process(names: list[str], quick: bool) -> dict[str, Any]:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         found = {}
         for name in names:
-            print(f"{name} ...", file=sys.stderr, flush=True)
+            print(f"{name} ...", file=sys.stderr, end="", flush=True)
             found[name] = pool.submit(run, name, quick).result()
+            print(f" {found[name]['seconds']:.0f} s", file=sys.stderr, flush=True)
         pool.submit(close).result()
         return found
 

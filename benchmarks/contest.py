@@ -79,9 +79,12 @@ def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
         lost = np.isnan(wrong)
         return (np.inf if lost.mean() > 0.1 else float(np.nanmax(wrong))), int(lost.sum())
 
-    low, high = -1, len(solver.rtols) - 1
+    last = len(solver.rtols) - 1
+    low, high = -1, min(last, int(np.sum(solver.rtols > needed / 10)))
     while high >= _DECADE and tried(high)[0] == np.inf:  # too tight for its bound on steps
         high -= _DECADE
+    while high < last and needed < tried(high)[0] < np.inf:  # from the usual to the costly
+        low, high = high, min(last, high + _DECADE)
     if tried(high)[0] > needed:
         raise RuntimeError(
             f"at rtol {solver.rtols[high]:.0e} the error is {tried(high)[0]:.0e}, and "

@@ -45,7 +45,7 @@ def _solve(lanes, speed, ts, rtol):
         return speed * torch.cat([g / (g.abs() + epsilon), -h / (h.abs() + epsilon)])
 
     start = alpha.expand(4, -1).clone()
-    options = {"max_num_steps": _MOST_STEPS}
+    options = {"max_num_steps": max(5, _MOST_STEPS // (len(ts) - 1))}  # between two times
     with torch.no_grad():
         try:
             found = odeint(
