@@ -27,10 +27,14 @@ class Effort(NamedTuple):
 
 
 class Solver(NamedTuple):
-    """`solve(count, rtol)` solves the first cases; failed ones are NaN. `rtols`: loosest first."""
+    """`solve(count, rtol)` solves the first cases; failed ones are NaN. `rtols`: loosest first.
+
+    `like`: a solver before it, of the same errors, whose tolerance it takes.
+    """
 
     solve: Callable[[int, float], Any]
     rtols: np.ndarray = RTOLS
+    like: str | None = None
 
 
 def contest(
@@ -49,6 +53,8 @@ def contest(
         if isinstance(solver, str):
             rows[name] = {"skipped": solver}
             continue
+        if solver.like is not None:
+            solver = solver._replace(rtols=np.array([rows[solver.like]["rtol"]]))
         try:
             row = _cheapest(solver, errors, needed, effort)
         except Exception as reason:  # whatever a peer's library raises is the reason to skip it

@@ -20,6 +20,9 @@ PEERS = {
 }
 
 
+SOME = ("Numba, residual clock", "numbalsoda", "SciPy LSODA")  # for a quick run
+
+
 def peer(name: str) -> ModuleType:
     """The module of that peer; what it needs is imported when it is first used."""
     return importlib.import_module(f".{PEERS[name]}", __name__)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..lanes import Lanes
 
-_CHUNK = 256
+_CHUNKS = 4, 16, 64, 256  # a program each
 
 
 def limits(lanes: Lanes, rtol: float) -> np.ndarray:
@@ -29,8 +29,9 @@ def limits_and_slopes(lanes: Lanes, rtol: float) -> tuple[np.ndarray, np.ndarray
 def _in_chunks(lanes, times, rtol, solve=None):
     solve = solve or _solve
     order = lanes.order()
-    order = np.pad(order, (0, -len(order) % min(_CHUNK, len(order))), mode="edge")
-    parts = np.split(order, max(1, len(order) // _CHUNK))
+    size = next((size for size in _CHUNKS if size >= len(order)), _CHUNKS[-1])
+    order = np.pad(order, (0, -len(order) % size), mode="edge")
+    parts = order.reshape(-1, size)
     found = np.empty((len(lanes.Y), times.shape[1], 4 if solve is _solve else 8))
     for part in parts:
         found[part] = solve(lanes.take(part), times[part], rtol)
