@@ -54,7 +54,7 @@ docs: $(DEV)  ## the site, into $(OUT)/site; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(OUT)/site
 	@echo "$(OUT)/site/index.html"
 
-benchmark: $(BENCH)  ## against other solvers, into benchmarks/results, README and docs; 20 minutes
+benchmark: $(BENCH)  ## against other solvers, into benchmarks/results, README and docs; half an hour
 	$(BIN)/python -m benchmarks
 
 benchmark-quick: $(BENCH)  ## the same with fewer cases, into a file of its own; 3 minutes

@@ -8,14 +8,17 @@ group share a process, so that each thing compiles once.
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from . import machine, plots, report
-from .parts import GROUPS, run
+from .parts import GROUPS, own_group, run
 from .peers._cores import close
+
+_LONGEST = {False: 240, True: 60}  # seconds of a part, of a quick run
 
 
 def main() -> None:
@@ -43,20 +46,47 @@ def main() -> None:
     path = report.write(results)
     plots.draw(results, path.with_suffix(".png"))
     print(f"{path}, its table and plots; {results['seconds']:.0f} s")
-    if not asked.quick:
+    left_out = [name for name, part in found.items() if "skipped" in part]
+    if left_out:
+        print(f"README and docs are as they were: {', '.join(left_out)} left out.")
+    elif not asked.quick:
         report.update_documents()
 
 
 def _in_process(names: list[str], quick: bool) -> dict[str, Any]:
-    """Parts in a process of their own: what one leaves behind or breaks harms no other group."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        found = {}
-        for name in names:
-            print(f"{name} ...", file=sys.stderr, end="", flush=True)
-            found[name] = pool.submit(run, name, quick).result()
-            print(f" {found[name]['seconds']:.0f} s", file=sys.stderr, flush=True)
-        pool.submit(close).result()
-        return found
+    """Parts in a process of their own: what one leaves behind or breaks harms no other group.
+
+    A part that fails, or takes too long, is left out with its reason; the others stand.
+    """
+    found, longest = {}, _LONGEST[quick]
+    while len(found) < len(names):
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, initializer=own_group) as pool:
+            for name in names[len(found) :]:
+                print(f"{name} ...", file=sys.stderr, end="", flush=True)
+                try:
+                    found[name] = pool.submit(run, name, quick).result(timeout=longest)
+                except TimeoutError:
+                    found[name] = {"skipped": f"more than {longest} s"}
+                    _end(multiprocessing.active_children())
+                except Exception as reason:  # of whatever library
+                    found[name] = {"skipped": f"{type(reason).__name__}: {reason}".splitlines()[0]}
+                said = found[name].get("skipped") or f"{found[name]['seconds']:.0f} s"
+                print(f" {said}", file=sys.stderr, flush=True)
+                if "skipped" in found[name]:
+                    break  # what is left of the group starts afresh
+            else:
+                pool.submit(close).result()
+    return found
+
+
+def _end(children: list[Any]) -> None:
+    """With the processes that they have started."""
+    for child in children:
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
 
 
 if __name__ == "__main__":

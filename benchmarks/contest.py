@@ -29,7 +29,7 @@ class Effort(NamedTuple):
 class Solver(NamedTuple):
     """`solve(count, rtol)` solves the first cases; failed ones are NaN. `rtols`: loosest first.
 
-    `like`: a solver before it, of the same errors, whose tolerance it takes.
+    `like`: a solver before it, of about the same errors, at whose tolerance its search begins.
     """
 
     solve: Callable[[int, float], Any]
@@ -54,7 +54,7 @@ def contest(
             rows[name] = {"skipped": solver}
             continue
         if solver.like is not None:
-            solver = solver._replace(rtols=np.array([rows[solver.like]["rtol"]]))
+            solver = solver._replace(rtols=solver.rtols[solver.rtols <= rows[solver.like]["rtol"]])
         try:
             row = _cheapest(solver, errors, needed, effort)
         except Exception as reason:  # whatever a peer's library raises is the reason to skip it
@@ -73,9 +73,9 @@ def contest(
 def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
     """The loosest tolerance whose worst error will do, by bisection; and how many cases to time."""
     few = min(2, effort.checked)
-    usual = solver.rtols[len(solver.rtols) // 2]
-    first = _seconds(lambda: solver.solve(few, usual))
-    again = _seconds(lambda: solver.solve(few, usual))
+    middle = solver.rtols[len(solver.rtols) // 2]
+    first = _seconds(lambda: solver.solve(few, middle))
+    again = _seconds(lambda: solver.solve(few, middle))
     checked = int(np.clip(few * effort.seconds / again, few, effort.checked))
 
     @cache
@@ -86,7 +86,8 @@ def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
         return (np.inf if lost.mean() > 0.1 else float(np.nanmax(wrong))), int(lost.sum())
 
     last = len(solver.rtols) - 1
-    low, high = -1, min(last, int(np.sum(solver.rtols > needed / 10)))
+    usual = 0 if solver.like else int(np.sum(solver.rtols > needed / 10))
+    low, high = -1, min(last, usual)
     while high >= _DECADE and tried(high)[0] == np.inf:  # too tight for its bound on steps
         high -= _DECADE
     while high < last and needed < tried(high)[0] < np.inf:  # from the usual to the costly

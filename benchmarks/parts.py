@@ -1,5 +1,6 @@
 """The parts of a run, in groups that share a process, so that each thing compiles once."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,12 @@ GROUPS: tuple[dict[str, Part], ...] = (
     },
     {"roofline": roofline.roofline},
 )
+
+
+def own_group() -> None:
+    """Lead a group of processes, that can be ended together."""
+    if hasattr(os, "setsid"):
+        os.setsid()
 
 
 def run(name: str, quick: bool) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def _figure(results: dict[str, Any]) -> Figure:
     grid = figure.subplots(4, 3)
     grids = iter(grid.ravel())
     for name in ("W1", "W2", "W3", "W4 real", "W4 Gaussian", "W5", "W6"):
-        _bars(next(grids), name, parts[name])
+        axes = next(grids)
+        if name in parts:
+            _bars(axes, name, parts[name])
     for name, label in _CURVES.items():
         axes = next(grids)
         if name in parts:

@@ -153,7 +153,11 @@ def readme_table(results: dict[str, Any] | None) -> str:
     """Who needs how long for W1 to W6, the fastest of others and the usual ones."""
     if results is None:
         return "`make benchmark` has not been run on a quiet machine yet."
-    parts = {name: part for name, part in results["parts"].items() if name[0] == "W"}
+    parts = {
+        name: part
+        for name, part in results["parts"].items()
+        if name[0] == "W" and "skipped" not in part
+    }
     names = list(dict.fromkeys(name for part in parts.values() for name in part["rows"]))
     heads = [f"{name}, {part['unit'].split()[0]}" for name, part in parts.items()]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(parts)]
@@ -177,7 +181,7 @@ def general_table(results: dict[str, Any] | None) -> str:
         return readme_table(None)
     lines = ["| | | ms a case | times the sweep | worst error |", "|---|---|--:|--:|--:|"]
     for part in ("W4 real", "W4 Gaussian"):
-        for name, row in results["parts"][part]["rows"].items():
+        for name, row in results["parts"][part].get("rows", {}).items():
             if "skipped" not in row:
                 cells = [number(row["median"]), number(row["ratio"]["median"])]
                 cells = [TITLES[part].split(", ")[1], name, *cells, f"{row['error']:.0e}"]
