@@ -57,7 +57,7 @@ docs: $(DEV)  ## the site, into $(OUT)/site; every warning is an error
 benchmark: $(BENCH)  ## against other solvers, into benchmarks/results, README and docs; half an hour
 	$(BIN)/python -m benchmarks
 
-benchmark-quick: $(BENCH)  ## the same with fewer cases, into a file of its own; 3 minutes
+benchmark-quick: $(BENCH)  ## the same with fewer cases and peers, into a file of its own
 	$(BIN)/python -m benchmarks --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again
