@@ -30,10 +30,13 @@ def on_files(files, config):
         name = f"notebooks/{path.stem}.md"
         files.append(File.generated(config, name, content=notebook_page(path)))
     for path in sorted((ROOT / "benchmarks" / "results").iterdir()):
-        text = path.read_text("utf-8")
+        content = path.read_bytes()
         if path.suffix == ".md":
+            text, picture = content.decode("utf-8"), path.with_suffix(".png")
             text = f"# {path.stem}\n\n{text}"
-        files.append(File.generated(config, f"results/{path.name}", content=text))
+            text += f"\n![Every part of the run]({picture.name})\n" * picture.exists()
+            content = text.encode("utf-8")
+        files.append(File.generated(config, f"results/{path.name}", content=content))
     return files
 
 
