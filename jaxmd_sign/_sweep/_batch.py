@@ -21,8 +21,7 @@ Scalar = float | Float[Array, ""]
 _FEWER = 0.85  # of the stages that members need, measured on real data
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
 _TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
-_SUNK = 1e-130  # below this only the logarithm goes on
-_FLOOR = -300  # of an exponent: far below rounding, and far above what is slow
+_SUNK, _FLOOR = 1e-75, -150.0  # below this only the logarithm goes on; the most a step takes off
 SIDE = np.array([-1.0, 1.0])[:, None, None]
 
 
@@ -107,9 +106,9 @@ def batch_ends(flows: Flows, local: Scalar, tolerance: Scalar, max_steps: int) -
         )
         walk = walk._replace(radius=radius, vector=vector, live=live)
         h, s = _lengths(walk)
-        start = h * flows.velocity(walk.c, walk.weights)
-        there = chebyshev_step(lambda w: h * flows.slope(w), walk.weights, start, s)
-        return _accept(walk, _attempt(flows, walk, start, there, h), h, local)
+        velocity = flows.velocity(walk.c, walk.weights)
+        there = chebyshev_step(lambda w: h * flows.slope(w), walk.weights, h * velocity, s)
+        return _accept(walk, _attempt(flows, walk, velocity, there, h), h, local)
 
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.weights) + walk.deep
@@ -184,13 +183,16 @@ class _Attempt(NamedTuple):
 def _attempt(
     flows: Flows,
     walk: _Walk,
-    start: Float[Array, "2 d B"],
+    before: Float[Array, "2 d B"],
     there: Float[Array, "2 d B"],
     h: Float[Array, " B"],
 ) -> _Attempt:
-    """The step with its tiny weights by their logarithm, which is exact for constant c."""
+    """The step with its tiny weights by their logarithm, which is exact for constant c.
+
+    `before` is the velocity at its start.
+    """
     c = flows.gradient(there)
-    velocity, before = flows.velocity(c, there), start / h
+    velocity = flows.velocity(c, there)
 
     def integral(old, new, slope, last_slope):
         """By the parabola through three points: an error of c here grows by 1/ε."""
@@ -198,12 +200,12 @@ def _attempt(
 
     trend, bend = (c - walk.c) / h, (velocity - before) / h
     fall, tiny = _fall(flows, walk, there, integral(walk.c, c, trend, walk.trend), h)
-    grown = walk.weights * jnp.exp(jnp.maximum(fall, _FLOOR))
-    sunk = tiny & (grown < _SUNK)
-    new = jnp.where(sunk, walk.weights, jnp.where(tiny, grown, there))
+    # What would make a weight vanish is kept apart, in `deep`.
+    taken = jnp.maximum(fall, jnp.where(walk.weights > _SUNK, _FLOOR, 0))
+    new = jnp.where(tiny, walk.weights * jnp.exp(taken), there)
     doubt = ERROR * (there - walk.weights - integral(before, velocity, bend, walk.bend))
     error = lax.stop_gradient(jnp.where(tiny, new - there, doubt))
-    return _Attempt(new, jnp.where(sunk, fall, 0), bend, c, trend, error)
+    return _Attempt(new, jnp.where(tiny, fall - taken, 0), bend, c, trend, error)
 
 
 def _fall(
