@@ -21,7 +21,7 @@ from .contest import in_turns
 from .peers._cores import num_cores, with_numba
 from .workloads import example
 
-_STEPS = 20
+_STEPS = 21
 
 
 def roofline(quick: bool) -> dict[str, Any]:
@@ -60,9 +60,9 @@ def compiled(num_lanes: int, num_steps: int = _STEPS):
     epsilon, alpha = 10 ** rng.uniform((-4, -2), (-1, -1), (num_lanes, 2)).T
     cases = Cases(tables(example()), None, jnp.asarray(epsilon), jnp.asarray(alpha))
     lanes = np.arange(num_lanes).reshape(-1, width)
-    static = "abs", num_steps, False, num_lanes
-    program = _fixed._compiled.lower(cases, lanes, np.ones(()), *static).compile()
-    return program, (cases, lanes, np.ones(()))
+    arguments = cases, lanes, np.ones(()), np.int32(num_steps)
+    program = _fixed._compiled.lower(*arguments, "abs", False, num_lanes).compile()
+    return program, arguments
 
 
 def work_of_a_step(program: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ._checks import Numbers, as_positive, is_traced
+from ._checks import Numbers, Scalar, as_positive, is_traced
 from ._powers import power_difference
 from ._problem import Blocks, Problem, full_rank
 
@@ -131,7 +131,7 @@ class AdamSystem(eqx.Module):
         u, v = (jnp.where(begun, m / weight, g) for m, g in zip(moment, now, strict=True))
         return u, v
 
-    def settled(self, t: Float[Array, ""], state: AdamState, tolerance: float) -> Bool[Array, ""]:
+    def settled(self, t: Float[Array, ""], state: AdamState, tolerance: Scalar) -> Bool[Array, ""]:
         """Whether the residual is small, and every gradient and its mean over ε."""
         norm = jnp.linalg.norm
         small = norm(self.residual(state.weights)) <= tolerance * norm(self.y)

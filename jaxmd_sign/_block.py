@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from ._checks import Scalar
 from ._powers import power_difference
 from ._problem import Blocks, Problem
 from ._rules import AbstractRule
@@ -112,7 +113,7 @@ class BlockFlow(eqx.Module):
         w, z, log_q = state
         return self.at(t).gates(jnp.exp(log_q), w, z)
 
-    def settled(self, t: Float[Array, ""], state: FlowState, tolerance: float) -> Bool[Array, ""]:
+    def settled(self, t: Float[Array, ""], state: FlowState, tolerance: Scalar) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""
         gates_w = self.gates(t, state)[1]
         small = state[2] <= jnp.log(tolerance * self.block.target)

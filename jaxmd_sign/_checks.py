@@ -15,6 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float
 
 Numbers = ArrayLike | Sequence[Any]
+Scalar = float | Float[Array | np.ndarray, ""]
 """What can be made an array: also nested lists."""
 
 

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._block import Block
+from ._checks import Scalar
 from ._powers import power_quotient
 from ._solve import Outcome, integrate
 from ._stages import TrackedSolver, warmup_crossing
@@ -73,11 +74,11 @@ class BlockLimit(NamedTuple):
 
 
 def block_limit(
-    block: Block, reference: str, rtol: float, max_steps: int, adjoint: diffrax.AbstractAdjoint
+    block: Block, reference: str, rtol: Scalar, max_steps: int, adjoint: diffrax.AbstractAdjoint
 ) -> tuple[BlockLimit, Outcome]:
     """The limit of one block, and its state at the reference time (0⁺ or T₁)."""
     clock, start = Clock(block), block.start()
-    rtol = max(rtol / 3, 10 * float(jnp.finfo(block.a.dtype).eps))  # β = w² − ω² loses a digit
+    rtol = jnp.maximum(rtol / 3, 10 * jnp.finfo(block.a.dtype).eps)  # β = w² − ω² loses a digit
     tracked = reference == "warmup"
     solver = TrackedSolver(diffrax.Dopri8(), adjoint) if tracked else diffrax.Dopri8()
     saveat = diffrax.SaveAt(t1=True, solver_state=tracked)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
+from ._checks import Scalar
 from ._dual import solve_dual
 from ._problem import Problem, full_rank
 from ._results import RESULTS, check, combine
@@ -57,7 +58,7 @@ class DenseFlow(eqx.Module):
         rule, one = self.rule.at(t), jnp.ones_like(t)
         return rule.log_gate(c, one, jnp.exp(weights), self.depth)
 
-    def settled(self, t: Float[Array, ""], state: LogWeights, tolerance: float) -> Bool[Array, ""]:
+    def settled(self, t: Float[Array, ""], state: LogWeights, tolerance: Scalar) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""
         norm, gates_w = jnp.linalg.norm, self.gates(t, state)[1]
         small = norm(self.residual(state)) <= tolerance * norm(self.y)
@@ -83,12 +84,13 @@ def as_dense(
     return DenseFlow(*full_rank(problem), alpha, rule, depth)
 
 
-def implicit_solver(rtol: float) -> diffrax.AbstractSolver:
+def implicit_solver(rtol: Scalar) -> diffrax.AbstractSolver:
     """The default for general X: the end of the flow is stiff like 1/ε.
 
     Third order suits the kinks of |c| better than fifth: half the time on real data.
     """
-    return diffrax.Kvaerno3(root_finder=diffrax.VeryChord(rtol=rtol, atol=rtol, norm=optx.max_norm))
+    root_finder = diffrax.VeryChord(rtol, rtol, norm=optx.max_norm)  # pyright: ignore[reportArgumentType]
+    return diffrax.Kvaerno3(root_finder=root_finder)
 
 
 class DenseLimit(NamedTuple):
@@ -101,7 +103,7 @@ class DenseLimit(NamedTuple):
 
 
 def dense_limit(
-    flow: DenseFlow, reference: str, rtol: float, max_steps: int, adjoint: diffrax.AbstractAdjoint
+    flow: DenseFlow, reference: str, rtol: Scalar, max_steps: int, adjoint: diffrax.AbstractAdjoint
 ) -> tuple[DenseLimit, Outcome]:
     """Integrate until every gradient is far below ε, then finish exactly.
 

@@ -1,5 +1,6 @@
 """The flow in time: weights, β, θ, residuals and gradients at chosen times, and the stages."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -7,13 +8,14 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._adam import AdamFlow, as_adam, weights_of
 from ._block import BlockFlow, as_blocks
-from ._checks import Numbers, all_finite, as_times, usable_atol, usable_rtol, usable_steps
+from ._checks import Numbers, Scalar, all_finite, as_times, usable_atol, usable_rtol, usable_steps
 from ._dense import as_dense, implicit_solver
 from ._inputs import Rule, made_usable, prepare
 from ._mirror import mirror_map
@@ -104,7 +106,9 @@ def solve_trajectory(
     rule, alpha = prepare(problem, rule, alpha, depth)
     rtol = usable_rtol(rtol, problem.dtype)
     atol = rtol if atol is None else usable_atol(atol)
-    settings = _Settings(depth, solver, rtol, atol, usable_steps(max_steps), adjoint)
+    # Arrays, since floats would be constants of the program, and others be compiled anew.
+    tolerances = np.asarray(rtol, problem.dtype), np.asarray(atol, problem.dtype)
+    settings = _Settings(depth, solver, *tolerances, usable_steps(max_steps), adjoint)
     if ts is not None:
         ts = as_times(ts).astype(problem.dtype)
     flow = _solve_trajectory(problem, rule, alpha, ts, settings)
@@ -116,8 +120,8 @@ def solve_trajectory(
 class _Settings(NamedTuple):
     depth: int
     solver: diffrax.AbstractAdaptiveSolver | None
-    rtol: float
-    atol: float
+    rtol: Scalar
+    atol: Scalar
     max_steps: int
     adjoint: diffrax.AbstractAdjoint | None
 
@@ -230,8 +234,20 @@ def _solver(settings: _Settings) -> diffrax.AbstractSolver:
     return implicit_solver(settings.rtol) if settings.solver is None else settings.solver
 
 
-def _run(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outcome]:
+def _run(
+    system, ts, settings: _Settings, solver_of: Callable[[_Settings], diffrax.AbstractSolver]
+) -> tuple[_Saved, Outcome]:
     """Integrate a system until it settles; save it at `ts`, and find where its gates close."""
+
+    def solve(given, adjoint):
+        system, ts, rtol, atol = given
+        told = settings._replace(rtol=rtol, atol=atol)
+        return _save(system, ts, told, solver_of(told), adjoint)
+
+    return differentiable(solve, (system, ts, settings.rtol, settings.atol), settings.adjoint)
+
+
+def _save(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Outcome]:
     gated = isinstance(system, Gated)
     saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(t1=True)] * 2, solver_state=gated)
     if gated:
@@ -254,14 +270,9 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
     """Every block in its own units, with its own steps; put together over the columns of X."""
     batch, data = as_blocks(problem, rule, alpha, settings.depth), problem.data
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
-    solver = _block_solver(settings)
-
-    def solve(system, adjoint):
-        flow, ts = system
-        return _run(flow, ts, settings, solver, adjoint)
 
     def one_block(block, unit):
-        return differentiable(solve, (BlockFlow(block, unit), ts / unit), settings.adjoint)
+        return _run(BlockFlow(block, unit), ts / unit, settings, _block_solver)
 
     saved, report = jax.vmap(one_block)(batch.blocks, unit)
     # A block with label 0 and a column with sign 0 stay at α.
@@ -284,14 +295,8 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
 
 
 def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
-    solver = _solver(settings)
-
-    def solve(system, adjoint):
-        flow, ts = system
-        return _run(flow, ts, settings, solver, adjoint)
-
     flow = as_dense(problem, rule, alpha, settings.depth)
-    saved, report = differentiable(solve, (flow, ts), settings.adjoint)
+    saved, report = _run(flow, ts, settings, _solver)
     u, v, _ = saved.at
     # At 0⁺ a weight has the sign of its first step.
     signs = jnp.where(u == v, jnp.sign(flow.X.T @ flow.y), jnp.sign(u - v))
@@ -302,16 +307,8 @@ def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, O
 
 def _run_adam(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
     """The blocks of a problem, or all of it, each with its own steps; there are no stages."""
-    solver = _solver(settings)
-
-    def solve(system, adjoint):
-        flow, ts = system
-        return _run(flow, ts, settings, solver, adjoint)
-
-    def one_system(system):
-        return differentiable(solve, (system, ts), settings.adjoint)
-
-    saved, report = jax.vmap(one_system)(as_adam(problem, rule, alpha, settings.depth))
+    systems = as_adam(problem, rule, alpha, settings.depth)
+    saved, report = jax.vmap(lambda one: _run(one, ts, settings, _solver))(systems)
     u, v = weights_of(problem, alpha, *saved.at[:2])
     signs = jnp.where(u == v, jnp.sign(pull_back(problem, problem.y)), jnp.sign(u - v))
     residual = jax.vmap(problem.predict)(power_difference(u, v, settings.depth)) - problem.y

@@ -4,15 +4,16 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._adam import AdamFlow
 from ._block import as_blocks
-from ._checks import Numbers, all_finite, usable_rtol, usable_steps
+from ._checks import Numbers, Scalar, all_finite, usable_rtol, usable_steps
 from ._clock import block_limit
 from ._dense import as_dense, dense_limit
 from ._dual import minimize_potential
-from ._inputs import made_usable, prepare
+from ._inputs import Rule, made_usable, prepare
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._powers import power_difference
 from ._problem import Blocks, Problem, matmul_precision, pull_back
@@ -104,16 +105,27 @@ def solve_limit(
         raise ValueError(f'reference must be "start" or "warmup", but is {reference!r}.')
     if reference == "warmup" and isinstance(rule, GradientDescent):
         raise ValueError('reference must be "start" for gradient descent, which has no warm-up.')
-    rtol = usable_rtol(rtol, problem.dtype)
+    # An array: a float would be a constant of the program, and each be compiled anew.
+    tolerance = np.asarray(usable_rtol(rtol, problem.dtype), problem.dtype)
     max_steps = usable_steps(max_steps)
-    limit = _solve_limit(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
+    limit = limit_of(problem, rule, alpha, depth, tolerance, reference, max_steps, adjoint)
     if throw:
         limit = limit.result.error_if(limit, limit.result != RESULTS.successful)
     return limit
 
 
 @eqx.filter_jit
-def _solve_limit(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint) -> Limit:
+def limit_of(
+    problem: Problem,
+    rule: Rule,
+    alpha: Float[Array, "..."],
+    depth: int,
+    rtol: Scalar,
+    reference: str,
+    max_steps: int,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Limit:
+    """As `solve_limit`, of arguments that have been looked at; `rtol` may be traced."""
     ok, problem, rule, alpha = made_usable(problem, rule, alpha)
     with matmul_precision():
         if isinstance(rule, GradientDescent):
@@ -138,11 +150,14 @@ def checked(limit: Limit, *outcomes: RESULTS) -> Limit:
 
 
 def _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint) -> Limit:
-    def solve(block, adjoint):
-        return block_limit(block, reference, rtol, max_steps, adjoint)
+    def solve(system, adjoint):
+        return block_limit(system[0], reference, system[1], max_steps, adjoint)
+
+    def one_block(block):
+        return differentiable(solve, (block, rtol), adjoint)
 
     batch, data = as_blocks(problem, rule, alpha, depth), problem.data
-    ends, report = jax.vmap(lambda block: differentiable(solve, block, adjoint))(batch.blocks)
+    ends, report = jax.vmap(one_block)(batch.blocks)
     w, omega, w_ref, omega_ref = (batch.units.weight[:, None] * leaf for leaf in ends)
     start = jnp.broadcast_to(alpha, (problem.num_features,))
     if reference == "start":
@@ -173,11 +188,11 @@ def _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoin
 
 
 def _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint) -> Limit:
-    def solve(flow, adjoint):
-        return dense_limit(flow, reference, rtol, max_steps, adjoint)
+    def solve(system, adjoint):
+        return dense_limit(system[0], reference, system[1], max_steps, adjoint)
 
     flow = as_dense(problem, rule, alpha, depth)
-    (u, v, u_ref, v_ref), report = differentiable(solve, flow, adjoint)
+    (u, v, u_ref, v_ref), report = differentiable(solve, (flow, rtol), adjoint)
     return limit_of_weights(problem, alpha, (u, v), (u_ref, v_ref), depth, report)
 
 

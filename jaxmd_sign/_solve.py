@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
+from ._checks import Scalar
 from ._results import RESULTS
 from ._stages import CornerController, Gated
 from ._transpose import transposable
@@ -50,10 +51,10 @@ def integrate(
     t0: float,
     t1: float,
     y0: PyTree,
-    rtol: float,
+    rtol: Scalar,
     max_steps: int,
     *,
-    atol: float | Array | None = None,
+    atol: Scalar | None = None,
     saveat: diffrax.SaveAt | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     event: diffrax.Event | None = None,

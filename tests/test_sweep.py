@@ -259,7 +259,8 @@ from jaxmd_sign._sweep._adaptive import _solve
 from jaxmd_sign._sweep._plan import make_plan
 settings = make_plan(problem, 1.0, 1.0, product=True, chunk_size=None, variables=None, rtol=1e-6,
     reference="start", smoothing="abs", depth=2, max_steps=65536).settings
-program = _solve.lower(problem, None, np.ones(16), np.ones(16), settings).compile().as_text()
+cases = None, np.ones(16), np.ones(16)
+program = _solve.lower(problem, cases, 1e-6, settings).compile().as_text()
 assert "all-reduce" not in program and "all-gather" not in program
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

@@ -14,17 +14,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._block import Block
-from .._checks import all_finite
+from .._checks import Scalar, all_finite
 from .._clock import block_limit
 from .._kkt import _minimize, bregman, kkt, safe_norm
-from .._limit import Limit, solve_limit
+from .._limit import Limit, limit_of
 from .._problem import Blocks, Problem
 from .._results import RESULTS, check, combine
-from .._rules import SmoothedSign
 from .._solve import differentiable
 from ._devices import is_cpu, num_devices, over_devices
 from ._plan import Settings
-from ._tables import Cases, Row, rule_of
+from ._tables import Cases, Row, Which, rule_of
 from ._variables import CODES
 
 _CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
@@ -58,7 +57,8 @@ def solve_adaptively(
         index = order[start : start + size]
         index = np.pad(index, (0, size - len(index)), mode="edge")
         chosen = None if which is None else which[index]
-        solved = _solve(problems, chosen, epsilon[index], alpha[index], settings)
+        given = chosen, epsilon[index], alpha[index]
+        solved = _solve(problems, given, settings.rtol, settings.of_program())
         for name, value in solved.items():
             value = np.asarray(value)
             if name not in values:
@@ -75,38 +75,41 @@ def adaptive_ends(
     size = -(-size // num_devices()) * num_devices()
     order = np.argsort(np.asarray(cases.epsilon)[lanes % len(cases.epsilon)], kind="stable")
     padded = np.pad(lanes[order], (0, -len(lanes) % size), mode="edge").reshape(-1, size)
-    found = [jax.tree.map(np.asarray, _ends(cases, some, settings)) for some in padded]
+    about = settings.rtol, settings.of_program()
+    found = [jax.tree.map(np.asarray, _ends(cases, some, *about)) for some in padded]
     back = np.argsort(order)
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1)[..., back], *found)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _ends(cases: Cases, lanes: Int[Array, " lanes"], settings: Settings):
-    def solve(block: Block, adjoint: diffrax.AbstractAdjoint):
-        return block_limit(block, "start", settings.rtol, settings.max_steps, adjoint)
+def _ends(cases: Cases, lanes: Int[Array, " lanes"], rtol: Scalar, settings: Settings):
+    def solve(system: tuple[Block, Scalar], adjoint: diffrax.AbstractAdjoint):
+        return block_limit(system[0], "start", system[1], settings.max_steps, adjoint)
 
-    def one(row: Row, epsilon: Float[Array, ""], alpha: Float[Array, ""]):
+    def one(rtol: Scalar, row: Row, epsilon: Float[Array, ""], alpha: Float[Array, ""]):
         rule = rule_of(epsilon / row.gradient, settings.smoothing)
         block = Block(row.a, jnp.ones_like(alpha), alpha / row.weight, rule, 2)
-        ends, report = differentiable(solve, block, None)
+        ends, report = differentiable(solve, (block, rtol), None)
         finite = all_finite(ends.w, ends.omega)
         result = combine(report.result, check(finite, RESULTS.not_finite))
         code = jnp.asarray(_code_table())[result._value].astype("int8")
         return (ends.w, ends.omega), (report.num_steps, code)
 
-    def lane(row, epsilon, alpha):
+    def lane(rtol, row, epsilon, alpha):
         if not settings.wants("kkt_error_slope"):
-            return one(row, epsilon, alpha)
+            return one(rtol, row, epsilon, alpha)
         unit = jnp.ones_like(epsilon)
         ends, tangent, report = jax.jvp(
-            lambda epsilon: one(row, epsilon, alpha), (epsilon,), (unit,), has_aux=True
+            lambda epsilon: one(rtol, row, epsilon, alpha), (epsilon,), (unit,), has_aux=True
         )
         return (*ends, tangent[0]), report
 
-    def batch(cases, lanes):
-        return jax.vmap(lane)(*cases.lanes(lanes))
+    def batch(shared, lanes):
+        cases, rtol = shared
+        return jax.vmap(lane, in_axes=(None, 0, 0, 0))(rtol, *cases.lanes(lanes))
 
-    ends, (steps, code) = over_devices(batch)(cases, lanes)
+    rtol = jnp.asarray(rtol, cases.epsilon.dtype)
+    ends, (steps, code) = over_devices(batch)((cases, rtol), lanes)
     return jax.tree.map(jnp.transpose, ends), steps, code
 
 
@@ -122,30 +125,30 @@ def _batch_size(problem: Problem, num_cases: int) -> int:
 
 @partial(jax.jit, static_argnames="settings")
 def _solve(
-    problems: Problem,
-    which: Array | None,
-    epsilon: Float[Array, " B"],
-    alpha: Float[Array, " B"],
-    settings: Settings,
+    problems: Problem, cases: tuple[Which, Array, Array], rtol: Scalar, settings: Settings
 ) -> dict[str, Array]:
-    def one(problems, case):
-        which, epsilon, alpha = case
+    def one(shared, case):
+        (problems, rtol), (which, epsilon, alpha) = shared, case
         problem = problems if which is None else jax.tree.map(lambda x: x[which], problems)
-        return _case(problem, epsilon, alpha, settings)
+        return _case(problem, epsilon, alpha, rtol, settings)
 
-    def batch(problems, cases):
-        return jax.vmap(one, in_axes=(None, 0))(problems, cases)
+    def batch(shared, cases):
+        return jax.vmap(one, in_axes=(None, 0))(shared, cases)
 
-    return over_devices(batch)(problems, (which, epsilon, alpha))
+    return over_devices(batch)((problems, rtol), cases)
 
 
 def _case(
-    problem: Problem, epsilon: Float[Array, ""], alpha: Float[Array, ""], settings: Settings
+    problem: Problem,
+    epsilon: Float[Array, ""],
+    alpha: Float[Array, ""],
+    rtol: Scalar,
+    settings: Settings,
 ) -> dict[str, Array]:
     """Every wanted variable of one case; NaN if it failed."""
 
     def limit(epsilon):
-        return _limit(problem, epsilon, alpha, settings)
+        return _limit(problem, epsilon, alpha, rtol, settings)
 
     return described(problem, limit, epsilon, jnp.ones_like(epsilon), settings)
 
@@ -191,14 +194,12 @@ def described(
 
 
 def _limit(
-    problem: Problem, epsilon: Float[Array, ""], alpha: Float[Array, ""], settings: Settings
+    problem: Problem,
+    epsilon: Float[Array, ""],
+    alpha: Float[Array, ""],
+    rtol: Scalar,
+    settings: Settings,
 ) -> Limit:
-    return solve_limit(
-        problem,
-        SmoothedSign(epsilon, settings.smoothing),
-        alpha,
-        depth=settings.depth,
-        rtol=settings.rtol,
-        reference=settings.reference,
-        max_steps=settings.max_steps,
-    )
+    rule = rule_of(epsilon, settings.smoothing)
+    about = settings.reference, settings.max_steps
+    return limit_of(problem, rule, alpha, settings.depth, rtol, *about)

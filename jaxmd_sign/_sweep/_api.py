@@ -53,7 +53,7 @@ def sweep(
     r"""Limits of smoothed sign descent over ε × α: β_∞, its KKT error (15) and what D says of it.
 
     Solved in chunks, on all local devices and cores, in bounded memory where there is a store.
-    Blocks take a few equal steps of the residual clock, about 20 for 1e-6, a general X those of a
+    Blocks take a few equal steps of the residual clock, about 21 for 1e-6, a general X those of a
     stabilised explicit method, and an estimate of the error of each; what is not good enough goes
     to the solver of `solve_limit`, as do `reference="warmup"`, `smoothing="clip"`, depths above 2,
     and rtol below 3e-10, for a general X below 1e-8.

@@ -13,10 +13,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import Scalar
 from .._smoothing import AbstractSmoothing
 from ._chebyshev import ERROR, MOST_STAGES, chebyshev_step, coefficients, stages_for
-
-Scalar = float | Float[Array, ""]
 
 _FEWER = 0.85  # of the stages that members need, measured on real data
 _POWER_EVERY = 8  # steps between two looks at the spectral radius

@@ -4,7 +4,7 @@ import numpy as np
 
 from .._problem import Problem
 from ._adaptive import solve_adaptively
-from ._fixed import first_rung, solve_fixed
+from ._fixed import first_steps, solve_fixed
 from ._general import is_general, solve_general
 from ._plan import Settings
 
@@ -27,9 +27,9 @@ def solve_cases(
 
     **Returns:** the variables by name. A failed case is NaN with its code in `result`.
     """
-    rung = first_rung(problems, settings)
-    if rung is not None:
-        values, left = solve_fixed(problems, settings, which, epsilon, alpha, rung)
+    num_steps = first_steps(problems, settings)
+    if num_steps is not None:
+        values, left = solve_fixed(problems, settings, which, epsilon, alpha, num_steps)
     elif is_general(problems, settings):
         values, left = solve_general(problems, settings, which, epsilon, alpha)
     else:

@@ -13,12 +13,13 @@ What makes a dozen or two steps enough are the variables:
 - At σ = 1 a residual q = Σ a ω², far below ε, is left: one step in q ends it.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import diffrax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._rules import AbstractRule
 
@@ -26,7 +27,9 @@ _TABLEAU = diffrax.Tsit5.tableau
 _NODES = (0.0, *map(float, _TABLEAU.c))
 _STAGES = tuple(tuple(map(float, row)) for row in _TABLEAU.a_lower)
 _ERROR = tuple(map(float, _TABLEAU.b_error))
-_TINY_ALPHA, _LARGEST_ALPHA = 0.005, 0.25  # in units of final weights; 3.3 allows 0.236
+_FARTHEST = 1.5  # columns, by their ratio, a step
+_LARGEST_ALPHA = 0.25  # in units of final weights; 3.3 allows 0.236
+_UNSIGNED = 0.1  # of the errors of all steps while weights grow, whatever their signs
 
 
 class Lanes(NamedTuple):
@@ -52,36 +55,44 @@ class Ends(NamedTuple):
 
     def error(self) -> Float[Array, " lanes"]:
         """An estimate of the error of β = w² − ω², relative to its largest entry."""
-        largest = jnp.max((self.w - self.omega) * (self.w + self.omega), axis=0)
-        # Signed errors of the steps cancel now and then: hence twice 2|w δw|, more in wide blocks.
-        safety = 4 * max(1, len(self.w) / 10) ** 2
-        return (safety * jnp.max(self.w * jnp.abs(self.w_error), axis=0) + self.rest) / largest
+        largest = jnp.max(jnp.abs((self.w - self.omega) * (self.w + self.omega)), axis=0)
+        k = len(self.w)  # of two columns the errors are much alike
+        safety = (4 if k == 2 else 9) * max(1, k / 10) ** 1.5
+        return (safety * jnp.max(jnp.abs(self.w * self.w_error), axis=0) + self.rest) / largest
 
 
-def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: int) -> Ends:
+def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: Int[Array, ""]) -> Ends:
     """The limit of every lane in `num_steps` steps. `one` is 1, unknown to the compiler."""
     a, epsilon, alpha, _ = lanes
-    h = 1 / num_steps
+    h = 1 / num_steps.astype(a.dtype)
     field, clock = _Field.of(lanes, one), _Clock.of(lanes)
     growth = [jnp.exp(clock.length * (h * node)) for node in _NODES]
 
-    def step(state, _):
-        e, w, z, first, w_error, z_error = state
+    # While a gradient is below ε, an error grows as its weight does; above, it stays. As an error
+    # of time, δw (1 + ε/aw), it stays throughout.
+    slowed = epsilon * field.inverse
+
+    def step(_, state):
+        e, w, z, first, w_error, unsigned, z_error = state
         slopes = [first]
         for grown, row in zip(growth[1:], _STAGES, strict=True):
             at = [_weighted(y, h, row, slopes, i) for i, y in enumerate((w, z))]
             # A division by `one` is done once, where a sum is formed anew by all that read it.
             # On a CPU, XLA's fusion repeats itself so much that this halves the time.
-            slopes.append(field(clock, e * grown, at[0] / one, at[1] / one))
-        w_error = _weighted(w_error, h, _ERROR, slopes, 0)
+            slopes.append(field(clock, e * grown, at[0], at[1] / one))
+        error = _weighted(0, h, _ERROR, slopes, 0)
+        grows = error * (slowed / w)
+        unsigned, error = unsigned + _largest(jnp.abs(grows)), error + grows
         z_error = _weighted(z_error, h, _ERROR, slopes, 1)
-        return (e * growth[-1], *at, slopes[-1], w_error, z_error), None
+        return e * growth[-1], *at, slopes[-1], w_error + error, unsigned, z_error
 
     w = jnp.broadcast_to(alpha, a.shape)
     z = _variable(jnp.where(a > 0, a, 1) * (1 - alpha**2 + epsilon) * alpha / epsilon)
-    start = (clock.start, w, z, field(clock, clock.start, w, z), 0 * w, 0 * w)
-    (_, w, z, _, w_error, z_error), _ = lax.scan(step, start, length=num_steps)
-    return _finish(field, w, z, w_error, z_error)
+    start = (clock.start, w, z, field(clock, clock.start, w, z), 0 * w, 0 * alpha, 0 * w)
+    _, w, z, _, w_error, unsigned, z_error = lax.fori_loop(0, num_steps, step, start)
+    of_weight = w / (w + slowed)
+    found = _finish(field, w, z, w_error * of_weight, unsigned * of_weight, z_error)
+    return found._replace(rest=jnp.where(_in_reach(lanes, num_steps), found.rest, jnp.inf))
 
 
 def _weighted(y, h, row, slopes, i):
@@ -137,7 +148,8 @@ class _Field(NamedTuple):
         growth = self.rate(q, w) * w
         speed = drive / _columns(a * w * growth)
         log_M = -2 * drive * inverse_p - speed * self.rate(q, omega)
-        return speed * growth, _log_slope(z, M) * log_M / self.one
+        over, under = _log_slope(M)
+        return speed * growth, over * log_M / under
 
     def in_q(self, q, w, omega):
         """dw/dq and d log ω/dq."""
@@ -146,21 +158,31 @@ class _Field(NamedTuple):
         return -h * w / S, k / S
 
 
-def _finish(field: _Field, w, z, w_error, z_error) -> Ends:
+def _finish(field: _Field, w, z, w_error, unsigned, z_error) -> Ends:
     """From σ = 1 to q = 0, and what the errors of the steps do there."""
-    a, alpha = field.lanes.a, field.lanes.alpha
+    a = field.lanes.a
     M = _shrinking(z)
     w, omega, bend = _to_the_end(field, w, M * field.inverse)
     # One factor on w makes the end interpolate, and leaves of its errors but their direction.
     size, target = _columns(a * w**2), 1 + _columns(a * omega**2)
     w_error = w_error - w * _columns(a * w * w_error) / size
-    dust = omega**2 * jnp.abs(z_error) / _log_slope(z, M)
-    rest = 4 * jnp.max(dust, axis=0) + bend + 0.01 * jnp.abs(size - target)
-    # The estimates fall behind where α is tiny, and where it is so large that weights still
-    # shrink when σ nears 1.
-    w_error = jnp.where(alpha < _TINY_ALPHA, 4, 1) * w_error
-    rest = jnp.where(alpha < _LARGEST_ALPHA, rest, jnp.inf)
+    over, under = _log_slope(M)
+    dust = omega**2 * jnp.abs(z_error) * under / over
+    rest = 10 * _largest(dust) + 2.5 * bend + 0.01 * jnp.abs(size - target)
+    # Signed errors cancel now and then.
+    rest = rest + _UNSIGNED * _largest(jnp.abs(w * unsigned))
     return Ends(w * jnp.sqrt(target / size), omega, w_error, rest)
+
+
+def _in_reach(lanes: Lanes, num_steps: Int[Array, ""]) -> Bool[Array, " lanes"]:
+    """Where the estimates are to be believed.
+
+    Few steps say little of columns far apart, nor of an α so large that weights still shrink when
+    σ nears 1.
+    """
+    smallest = jnp.min(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
+    close = jnp.max(lanes.a, axis=0) <= _FARTHEST * num_steps * smallest
+    return close & (lanes.alpha < _LARGEST_ALPHA)
 
 
 def _to_the_end(field: _Field, w, omega):
@@ -187,6 +209,11 @@ def _columns(x: Float[Array, "k lanes"]) -> Float[Array, " lanes"]:
     return sum((x[i] for i in range(1, x.shape[0])), x[0])
 
 
+def _largest(x: Float[Array, "k lanes"]) -> Float[Array, " lanes"]:
+    """The largest of a block's columns, written out like their sum."""
+    return reduce(jnp.maximum, x)
+
+
 def _variable(M):
     """z = M + 2(M − 1)/(M + 1) for M > 1, and e^{z−1} = M(M + 1)/(3 − M) below: C² at M = 1."""
     low = jnp.minimum(M, 1)
@@ -200,7 +227,8 @@ def _shrinking(z):
     return (jnp.sqrt(b * b + 4 * c) - b) / 2
 
 
-def _log_slope(z, M):
-    """dz/d log M."""
-    high = z > 1
-    return jnp.where(high, M, 1) + 4 * M / ((M + 1) * jnp.where(high, M + 1, 3 - M))
+def _log_slope(M):
+    """dz/d log M, above and below the line."""
+    high = M > 1
+    under = (M + 1) * jnp.where(high, M + 1, 3 - M)
+    return jnp.where(high, M, 1) * under + 4 * M, under

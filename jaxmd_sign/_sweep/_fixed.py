@@ -4,6 +4,7 @@ Lanes whose estimated error is too large are solved once more with twice the ste
 still are go to the residual clock of `solve_limit`, without the other blocks of their cases.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -20,25 +21,26 @@ from ._measures import measures
 from ._plan import Settings
 from ._tables import Cases, rule_of, tables
 
-_RUNGS = (14, 20, 28, 40, 56, 80, 112)
+_FEWEST, _MOST = 18, 112  # steps of a first try; with fewer, the estimates say little
+_LOOSEST = 2e-5  # over the number of columns
 _SLOPE = 100  # the tolerance of a derivative in ε is so much larger than that of a value
 _FEWEST_AGAIN = 1024
 # Wide vectors are left unused otherwise: 1.6 times as fast on processors that have them.
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
-def first_rung(problems: Problem, settings: Settings) -> int | None:
-    """Where to start on the ladder of step numbers; None if the engine is not for these cases."""
+def first_steps(problems: Problem, settings: Settings) -> int | None:
+    """How many steps to try first; None if the engine is not for these cases."""
     smooth = not SMOOTHINGS[settings.smoothing].has_corner  # else the estimate is no good
     fits = smooth and settings.depth == 2 and settings.reference == "start"
     if not (fits and isinstance(problems.data, Blocks)):
         return None
-    # Measured: 20 steps for 1e-6 with two columns.
+    # Measured: 21 steps for 1e-6 with two columns.
     num_columns = problems.data.x.shape[-1]
-    steps = 20 * (1e-6 / settings.rtol) ** 0.2 * max(1, num_columns / 2) ** 0.35
-    steps *= 1.4 ** ((num_columns > 12) + (settings.smoothing != "abs"))
-    rung = next((i for i, most in enumerate(_RUNGS) if most >= 0.95 * steps), None)
-    return None if rung is None or _RUNGS[rung] > settings.max_steps else rung
+    steps = max(_FEWEST, 21 * (1e-6 / _tolerance(settings, num_columns)) ** 0.2)
+    steps *= max(1, num_columns / 2) ** 0.35
+    steps = math.ceil(steps * 1.4 ** ((num_columns > 12) + (settings.smoothing != "abs")))
+    return steps if steps <= min(_MOST, settings.max_steps) else None
 
 
 def solve_fixed(
@@ -47,27 +49,29 @@ def solve_fixed(
     which: np.ndarray | None,
     epsilon: np.ndarray,
     alpha: np.ndarray,
-    rung: int,
+    num_steps: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """As `solve_cases`, with the numbers of the cases whose minimiser has no closed form."""
     cases = Cases(tables(problems), which, epsilon, alpha)
     num_cases, num_blocks = len(epsilon), problems.y.shape[-1]
-    ends, error = _solve(cases, np.arange(num_cases * num_blocks), settings, _RUNGS[rung])
-    steps = np.full(num_cases, num_blocks * _RUNGS[rung])
+    ends, error = _solve(cases, np.arange(num_cases * num_blocks), settings, num_steps)
+    steps = np.full(num_cases, num_blocks * num_steps)
     codes = np.zeros(num_cases, "int8")
-    again = _too_large(error, settings)
-    if again.size and rung + 2 < len(_RUNGS) and _RUNGS[rung + 2] <= settings.max_steps:
+    tolerance = _tolerance(settings, cases.tables.a.shape[-1])
+    again = _too_large(error, tolerance)
+    if again.size and 2 * num_steps <= min(_MOST, settings.max_steps):
         lanes = _padded(again)
-        better, error = _solve(cases, lanes, settings, _RUNGS[rung + 2])
+        better, error = _solve(cases, lanes, settings, 2 * num_steps)
         ends = _put(ends, lanes, better)
-        np.add.at(steps, again % num_cases, _RUNGS[rung + 2])
-        again = again[_too_large(error[: again.size], settings)]
+        np.add.at(steps, again % num_cases, 2 * num_steps)
+        again = again[_too_large(error[: again.size], tolerance)]
     if again.size:
         best, taken, code = adaptive_ends(cases, again, settings)
         ends = _put(ends, again, best)
         np.add.at(steps, again % num_cases, taken)
         np.maximum.at(codes, again % num_cases, code)
-    found = {name: np.asarray(value) for name, value in _measure(cases, ends, settings).items()}
+    measured = _measure(cases, ends, settings.of_program())
+    found = {name: np.asarray(value) for name, value in measured.items()}
     found |= {"result": codes, "num_steps": steps.astype("int32")}
     for name, value in found.items():
         if codes.any() and value.dtype.kind == "f":
@@ -76,8 +80,13 @@ def solve_fixed(
     return {name: found[name] for name in settings.variables}, lost
 
 
-def _too_large(error: Array, settings: Settings) -> np.ndarray:
-    return np.flatnonzero(~(np.asarray(error) <= settings.rtol))
+def _tolerance(settings: Settings, num_columns: int) -> float:
+    """What an estimate must be below: with many columns, large ones say little."""
+    return min(settings.rtol, _LOOSEST / num_columns)
+
+
+def _too_large(error: Array, tolerance: float) -> np.ndarray:
+    return np.flatnonzero(~(np.asarray(error) <= tolerance))
 
 
 def _padded(lanes: np.ndarray) -> np.ndarray:
@@ -98,8 +107,8 @@ def _solve(
     padded = np.pad(lanes, (0, -len(lanes) % (width * num_devices())), mode="edge")
     one = np.ones((), cases.epsilon.dtype)
     slope = settings.wants("kkt_error_slope")
-    static = settings.smoothing, num_steps, slope, len(lanes)
-    return _compiled(cases, padded.reshape(-1, width), one, *static)
+    static = settings.smoothing, slope, len(lanes)
+    return _compiled(cases, padded.reshape(-1, width), one, np.int32(num_steps), *static)
 
 
 def _width(num_columns: int, num_lanes: int) -> int:
@@ -109,12 +118,12 @@ def _width(num_columns: int, num_lanes: int) -> int:
     return max(32, min(256, 512 // num_columns))
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5, 6), compiler_options=_OPTIONS)
-def _compiled(cases, lanes, one, smoothing, num_steps, slope, num_lanes):
+@partial(jax.jit, static_argnums=(4, 5, 6), compiler_options=_OPTIONS)
+def _compiled(cases, lanes, one, num_steps, smoothing, slope, num_lanes):
     def solve(shared, lanes):
         return jax.lax.map(partial(chunk, *shared), lanes)
 
-    def chunk(cases, one, lanes):
+    def chunk(cases, one, num_steps, lanes):
         row, epsilon, alpha = cases.lanes(lanes)
         rule = rule_of(jnp.ones((), epsilon.dtype), smoothing)
 
@@ -140,7 +149,7 @@ def _compiled(cases, lanes, one, smoothing, num_steps, slope, num_lanes):
     def flat(x):
         return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., :num_lanes]
 
-    return jax.tree.map(flat, over_devices(solve)((cases, one), lanes))
+    return jax.tree.map(flat, over_devices(solve)((cases, one, num_steps), lanes))
 
 
 @partial(jax.jit, static_argnames="settings", compiler_options=_OPTIONS)

@@ -6,7 +6,6 @@ two threads in such a program have hung.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -118,7 +117,7 @@ def _solve(
         np.concatenate([part[i] for part in parts])[: len(order)] for i in range(5)
     )
     values, errors = {}, np.zeros(len(order))
-    about = replace(settings, rtol=0.0, max_steps=0)  # one program for all tolerances
+    about = settings.of_program()
     n, d = X.shape
     batch = max(1, min(_FEW if len(order) <= _FEW else _WIDTH, _NUMBERS // (n * d)))
     for at in _padded(np.arange(len(order)), batch).reshape(-1, batch):

@@ -7,7 +7,7 @@ order and, in a store, one whole Zarr chunk of each variable.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +39,10 @@ class Settings:
     depth: int
     max_steps: int
     dtype: str
+
+    def of_program(self) -> "Settings":
+        """What a program depends on: it is told the tolerance, and serves all of them."""
+        return replace(self, rtol=0.0)
 
     def wants(self, *names: str) -> bool:
         """Whether one of these variables is asked for."""
