@@ -18,6 +18,7 @@ from ._problem import Dense, Problem, full_rank
 
 _MAX_ITERATIONS = 200
 _MAX_HALVINGS = 60
+_WELL = 0.2  # of the mismatch, left by a step with an old matrix
 
 
 class Dual(NamedTuple):
@@ -64,7 +65,7 @@ def solve_dual(
 
 
 def _newton(function, curvature, scale, start):
-    """Newton's method until the mismatch is rounding.
+    """Newton's method until the mismatch is rounding; a matrix serves as long as it does well.
 
     Whether to go on is decided once, in the body: a batched loop evaluates its condition twice,
     and two compilations of a comparison at rounding level can disagree for ever.
@@ -76,10 +77,26 @@ def _newton(function, curvature, scale, start):
 
     def step(state):
         multiplier, residual, iteration, _ = state
-        move = -jnp.linalg.solve(curvature(multiplier), residual)
+        factors = jax.scipy.linalg.lu_factor(curvature(multiplier))
+        move = -jax.scipy.linalg.lu_solve(factors, residual)
         length = _line_search(function, multiplier, move, jnp.sum(residual * move))
         multiplier = multiplier + length * move
         residual, iteration = function(multiplier), iteration + 1
+
+        def once_more(state):
+            multiplier, residual, iteration, _ = state
+            there = multiplier - jax.scipy.linalg.lu_solve(factors, residual)
+            new = function(there)
+            left, before = jnp.max(jnp.abs(new)), jnp.max(jnp.abs(residual))
+            # Once more after it is rounding: that costs little, and is a digit.
+            again = (left <= _WELL * before) & large(multiplier, residual)
+            multiplier = jnp.where(left < before, there, multiplier)
+            residual = jnp.where(left < before, new, residual)
+            return multiplier, residual, iteration + 1, again & (iteration < _MAX_ITERATIONS)
+
+        again = large(multiplier, residual) & (iteration < _MAX_ITERATIONS)
+        state = multiplier, residual, iteration, again
+        multiplier, residual, iteration, _ = lax.while_loop(lambda s: s[-1], once_more, state)
         again = large(multiplier, residual) & (iteration < _MAX_ITERATIONS)
         return multiplier, residual, iteration, again
 

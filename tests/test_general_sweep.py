@@ -193,7 +193,7 @@ def settings(problem, epsilon, **more):
 def test_a_failed_member_hurts_no_other():
     problem, alpha = jms.Problem(*small(3)), np.full(2, ALPHA)
     epsilon = np.array([1.0, 1e-5])
-    few = settings(problem, epsilon, max_steps=200)
+    few = settings(problem, epsilon, max_steps=400)
     values, left = _general.solve_general(problem, few, None, epsilon, alpha)
     assert left.tolist() == [1]
     assert values["result"].tolist() == [0, CODES["max_steps_reached"].value]

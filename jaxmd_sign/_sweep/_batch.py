@@ -83,13 +83,13 @@ class _Walk(NamedTuple):
     rounds: Array
 
 
-def batch_ends(flows: Flows, local: Scalar, tolerance: Scalar, max_steps: int) -> Ends:
+def batch_ends(flows: Flows, local: Float[Array, " B"], tolerance: Scalar, max_steps: int) -> Ends:
     """Follow the flows until no gradient will be above `tolerance` ε any more.
 
     **Arguments:**
 
     - `flows`: the batch.
-    - `local`: the error that a step may make in a weight, in its unit.
+    - `local`: the error that a step of a member may make in a weight, in its unit.
     - `tolerance`: how small gradients over ε are from there on.
     - `max_steps`: most steps of a member.
 
@@ -177,6 +177,7 @@ class _Attempt(NamedTuple):
     c: Array
     trend: Array
     error: Array
+    total: Array  # with the errors of all steps before
 
 
 def _attempt(
@@ -198,13 +199,15 @@ def _attempt(
         return h * ((old + new) / 2 - h**2 / (6 * (h + walk.last)) * (slope - last_slope))
 
     trend, bend = (c - walk.c) / h, (velocity - before) / h
-    fall, tiny = _fall(flows, walk, there, integral(walk.c, c, trend, walk.trend), h)
+    fall, tiny, bends = _fall(flows, walk, there, integral(walk.c, c, trend, walk.trend), h)
     # What would make a weight vanish is kept apart, in `deep`.
     taken = jnp.maximum(fall, jnp.where(walk.weights > _SUNK, _FLOOR, 0))
     new = jnp.where(tiny, walk.weights * jnp.exp(taken), there)
     doubt = ERROR * (there - walk.weights - integral(before, velocity, bend, walk.bend))
     error = lax.stop_gradient(jnp.where(tiny, new - there, doubt))
-    return _Attempt(new, jnp.where(tiny, fall - taken, 0), bend, c, trend, error)
+    carried = lax.stop_gradient(walk.error * bends * (new / walk.weights))
+    deep = jnp.where(tiny, fall - taken, 0)
+    return _Attempt(new, deep, bend, c, trend, error, carried + jnp.where(tiny, 0, error))
 
 
 def _fall(
@@ -213,18 +216,24 @@ def _fall(
     there: Float[Array, "2 d B"],
     total: Float[Array, "d B"],
     h: Float[Array, " B"],
-) -> tuple[Float[Array, "2 d B"], Bool[Array, "2 d B"]]:
-    """What the logarithms of weights lose or win as c adds up to `total`, and which are tiny."""
+) -> tuple[Float[Array, "2 d B"], Bool[Array, "2 d B"], Float[Array, "2 d B"]]:
+    """What the logarithms of weights lose or win as c adds up to `total`; which weights are tiny.
+
+    And how much less than its weight an error grows: for a constant c, as the velocity does.
+    """
     pace = jnp.abs(total) / (h * flows.epsilon)
     z0, z1 = pace * walk.weights, pace * jnp.maximum(there, 0)
     z = jnp.maximum((z0 + z1) / 2, 1e-100)
-    held = (z1 - z0) * (1 / flows.smoothing.secant(z) - 1) / z
+    secant = flows.smoothing.secant
+    held = (z1 - z0) * (1 / secant(z) - 1) / z
     share, most = _TINY
     tiny = (z1 < share) & (there < most)
-    return walk.deep + SIDE * (total / flows.epsilon) - held, tiny
+    return walk.deep + SIDE * (total / flows.epsilon) - held, tiny, secant(z1) / secant(z0)
 
 
-def _accept(walk: _Walk, found: _Attempt, h: Float[Array, " B"], local: Scalar) -> _Walk:
+def _accept(
+    walk: _Walk, found: _Attempt, h: Float[Array, " B"], local: Float[Array, " B"]
+) -> _Walk:
     """Keep the step of each member whose error allows it; the length of its next."""
     scale = local * (1 + jnp.maximum(walk.weights, found.weights))
     E = jnp.max(jnp.maximum(*jnp.abs(found.error) / scale), axis=0)
@@ -243,7 +252,7 @@ def _accept(walk: _Walk, found: _Attempt, h: Float[Array, " B"], local: Scalar) 
         trend=keep(found.trend, walk.trend),
         last=keep(h, walk.last),
         h=jnp.where(walk.live, h * factor, walk.h),
-        error=keep(walk.error + found.error, walk.error),
+        error=keep(found.total, walk.error),
         steps=walk.steps + walk.live,
         rounds=walk.rounds + 1,
     )
