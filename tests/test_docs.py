@@ -35,7 +35,10 @@ def support(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem
+    "page",
+    # The page on tuning is run by `test_tuning.py`, which looks at more of what it finds.
+    [page for page in PAGES if blocks(page, "python") and page.stem != "tuning"],
+    ids=lambda page: page.stem,
 )
 def test_python_of_a_page_runs(page, monkeypatch, capsys):
     """From top to bottom, as a reader would paste it, at the root of the repository."""
