@@ -34,7 +34,8 @@ def test_steps_do_not_grow_as_epsilon_falls():
 
 
 def test_steps_grow_slowly_with_the_columns():
-    assert np.median(steps_of(workload(random_blocks(1, 5), 64))) == 29
+    steps = steps_of(workload(random_blocks(1, 5), 256))
+    assert np.mean(steps == 29) > 0.95  # the others are solved again
 
 
 def test_a_limit_takes_so_many_steps():

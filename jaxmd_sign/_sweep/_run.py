@@ -70,4 +70,4 @@ def _solve(plan: Plan, index: int) -> Solved:
 
 def _key(plan: Plan) -> Any:
     leaves, structure = jax.tree.flatten(plan.problem)
-    return plan.settings.of_program(), structure, tuple(leaf.shape for leaf in leaves), plan.tile
+    return plan.settings, structure, tuple(leaf.shape for leaf in leaves), plan.tile
