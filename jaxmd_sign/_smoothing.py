@@ -30,6 +30,11 @@ class AbstractSmoothing(eqx.Module):
     def secant(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ(z)/z for z ≥ 0."""
 
+    def drag(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """1/φ(z) − 1/z for z > 0: a weight is 1 + z·drag times slower than under gradient flow."""
+        safe = jnp.where(z > 0, z, 1)
+        return jnp.where(z > 0, (1 / self.secant(safe) - 1) / safe, 0)
+
     def velocity(self, g: Float[Array, "..."], epsilon: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ(g/ε), for g of either sign; its derivatives at g = 0 are finite."""
         z = g / epsilon
@@ -63,6 +68,9 @@ class Abs(AbstractSmoothing):
 
     def secant(self, z):
         return 1 / (1 + z)
+
+    def drag(self, z):
+        return jnp.ones_like(z)
 
     def velocity(self, g, epsilon):
         return g / (jnp.abs(g) + epsilon)  # one division, as in Adam

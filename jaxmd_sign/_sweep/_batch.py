@@ -5,6 +5,7 @@ columns, members. A tiny weight is followed by its logarithm, which is exact for
 and remembers how small it was: it may come back.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -25,20 +26,24 @@ SIDE = np.array([-1.0, 1.0])[:, None, None]
 
 
 class Flows(NamedTuple):
-    """A batch of flows on one X of full row rank, in units with ‖X‖ = 1 and max|X⁺y| = 1."""
+    """A batch of flows on one X of full row rank, in units with ‖X‖ = 1 and max|X⁺y| = 1.
+
+    `XT` is Xᵀ in memory: on a CPU, XLA's product with a transposed matrix takes three times that.
+    """
 
     X: Float[Array, "n d"]
+    XT: Float[Array, "d n"]
     y: Float[Array, " n"]
     epsilon: Float[Array, " B"]
     alpha: Float[Array, " B"]
     smoothing: AbstractSmoothing
 
     def gradient(self, weights: Float[Array, "2 d B"]) -> Float[Array, "d B"]:
-        """c = Xᵀ(Xβ − y). XᵀX is one product for two, and measured to be faster up to d = 3n."""
+        """c = Xᵀ(Xβ − y). XᵀX is one product for two, no slower up to d = 3n."""
         u, v = weights[0], weights[1]
         power, (n, d) = (u - v) * (u + v), self.X.shape
-        product = (self.X.T @ self.X) @ power if d < 3 * n else self.X.T @ (self.X @ power)
-        return product - (self.X.T @ self.y)[:, None]
+        product = (self.XT @ self.X) @ power if d <= 3 * n else self.XT @ (self.X @ power)
+        return product - (self.XT @ self.y)[:, None]
 
     def velocity(
         self, c: Float[Array, "d B"], weights: Float[Array, "2 d B"]
@@ -70,7 +75,8 @@ class _Walk(NamedTuple):
 
     weights: Array  # (2, d, B)
     deep: Array
-    bend: Array  # slope of the velocity over the last step
+    velocity: Array
+    bend: Array  # its slope over the last step
     c: Array  # (d, B), Xᵀ r
     trend: Array  # (d, B), its slope
     last: Array  # (B,), length of the last step
@@ -105,9 +111,8 @@ def batch_ends(flows: Flows, local: Float[Array, " B"], tolerance: Scalar, max_s
         )
         walk = walk._replace(radius=radius, vector=vector, live=live)
         h, s = _lengths(walk)
-        velocity = flows.velocity(walk.c, walk.weights)
-        there = chebyshev_step(lambda w: h * flows.slope(w), walk.weights, h * velocity, s)
-        return _accept(walk, _attempt(flows, walk, velocity, there, h), h, local)
+        there = chebyshev_step(lambda w: h * flows.slope(w), walk.weights, h * walk.velocity, s)
+        return _accept(walk, _attempt(flows, walk, there, h), h, local)
 
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.weights) + walk.deep
@@ -117,11 +122,13 @@ def batch_ends(flows: Flows, local: Float[Array, " B"], tolerance: Scalar, max_s
 def _at_start(flows: Flows) -> _Walk:
     (n, d), B, dtype = flows.X.shape, flows.epsilon.shape[0], flows.X.dtype
     start, zero = jnp.broadcast_to(flows.alpha, (2, d, B)), jnp.zeros((2, d, B), dtype)
+    c = flows.gradient(start)
     return _Walk(
         weights=start,
         deep=zero,
+        velocity=flows.velocity(c, start),
         bend=zero,
-        c=flows.gradient(start),
+        c=c,
         trend=jnp.zeros((d, B), dtype),
         last=jnp.full(B, jnp.inf, dtype),
         h=0.1 * flows.alpha,
@@ -136,7 +143,7 @@ def _at_start(flows: Flows) -> _Walk:
 
 def _settled(flows: Flows, walk: _Walk, tolerance: Scalar) -> Bool[Array, " B"]:
     # With the weights that are to come, about 1: a small one may have a long way to grow.
-    largest = jnp.maximum(1, jnp.max(walk.weights, axis=(0, 1)))
+    largest = jnp.maximum(1, jnp.max(jnp.maximum(*walk.weights), axis=0))
     return jnp.max(jnp.abs(walk.c), axis=0) * largest <= tolerance * flows.epsilon
 
 
@@ -146,9 +153,11 @@ def _look(
     """Spectral radius by a step of the power method, its vector, and which members go on."""
     weights, c, X = walk.weights, walk.c, flows.X
     steep = flows.steepness(jnp.abs(c / flows.epsilon * weights)) / flows.epsilon
-    image = X @ (jnp.sum(2 * weights**2 * steep, axis=0) * (X.T @ walk.vector))
+    u, v = weights**2 * steep
+    image = X @ (2 * (u + v) * (flows.XT @ walk.vector))
     size = jnp.sqrt(jnp.sum(image**2, axis=0))
-    decay = jnp.max(jnp.where(SIDE * c < 0, jnp.abs(c) * steep, 0), axis=(0, 1))
+    shrinking = jnp.where(SIDE * c < 0, steep, 0)
+    decay = jnp.max(jnp.maximum(*shrinking) * jnp.abs(c), axis=0)
     vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(X.shape[0]))
     live = walk.live & ~_settled(flows, walk, tolerance) & (walk.steps < max_steps)
     return *lax.stop_gradient((1.15 * size + decay, vector)), live
@@ -173,6 +182,7 @@ class _Attempt(NamedTuple):
 
     weights: Array
     deep: Array
+    velocity: Array
     bend: Array
     c: Array
     trend: Array
@@ -181,33 +191,28 @@ class _Attempt(NamedTuple):
 
 
 def _attempt(
-    flows: Flows,
-    walk: _Walk,
-    before: Float[Array, "2 d B"],
-    there: Float[Array, "2 d B"],
-    h: Float[Array, " B"],
+    flows: Flows, walk: _Walk, there: Float[Array, "2 d B"], h: Float[Array, " B"]
 ) -> _Attempt:
-    """The step with its tiny weights by their logarithm, which is exact for constant c.
-
-    `before` is the velocity at its start.
-    """
-    c = flows.gradient(there)
-    velocity = flows.velocity(c, there)
+    """The step with its tiny weights by their logarithm, which is exact for constant c."""
+    c, inverse_h = flows.gradient(there), 1 / h
 
     def integral(old, new, slope, last_slope):
         """By the parabola through three points: an error of c here grows by 1/ε."""
         return h * ((old + new) / 2 - h**2 / (6 * (h + walk.last)) * (slope - last_slope))
 
-    trend, bend = (c - walk.c) / h, (velocity - before) / h
-    fall, tiny, bends = _fall(flows, walk, there, integral(walk.c, c, trend, walk.trend), h)
+    trend = (c - walk.c) * inverse_h
+    fall, tiny, growth = _fall(flows, walk, there, integral(walk.c, c, trend, walk.trend), h)
     # What would make a weight vanish is kept apart, in `deep`.
     taken = jnp.maximum(fall, jnp.where(walk.weights > _SUNK, _FLOOR, 0))
     new = jnp.where(tiny, walk.weights * jnp.exp(taken), there)
-    doubt = ERROR * (there - walk.weights - integral(before, velocity, bend, walk.bend))
-    error = lax.stop_gradient(jnp.where(tiny, new - there, doubt))
-    carried = lax.stop_gradient(walk.error * bends * (new / walk.weights))
     deep = jnp.where(tiny, fall - taken, 0)
-    return _Attempt(new, deep, bend, c, trend, error, carried + jnp.where(tiny, 0, error))
+    velocity = flows.velocity(c, new)
+    bend = (velocity - walk.velocity) * inverse_h
+    doubt = ERROR * (there - walk.weights - integral(walk.velocity, velocity, bend, walk.bend))
+    error = lax.stop_gradient(jnp.where(tiny, new - there, doubt))
+    carried = lax.stop_gradient(walk.error * growth(new))
+    total = carried + jnp.where(tiny, 0, error)
+    return _Attempt(new, deep, velocity, bend, c, trend, error, total)
 
 
 def _fall(
@@ -216,19 +221,23 @@ def _fall(
     there: Float[Array, "2 d B"],
     total: Float[Array, "d B"],
     h: Float[Array, " B"],
-) -> tuple[Float[Array, "2 d B"], Bool[Array, "2 d B"], Float[Array, "2 d B"]]:
+) -> tuple[Float[Array, "2 d B"], Bool[Array, "2 d B"], Callable[[Array], Array]]:
     """What the logarithms of weights lose or win as c adds up to `total`; which weights are tiny.
 
-    And how much less than its weight an error grows: for a constant c, as the velocity does.
+    And how an error grows until a weight is `new`: for a constant c, as the velocity does.
     """
-    pace = jnp.abs(total) / (h * flows.epsilon)
+    lead = total * (1 / flows.epsilon)
+    pace = jnp.abs(lead) * (1 / h)
     z0, z1 = pace * walk.weights, pace * jnp.maximum(there, 0)
-    z = jnp.maximum((z0 + z1) / 2, 1e-100)
-    secant = flows.smoothing.secant
-    held = (z1 - z0) * (1 / secant(z) - 1) / z
+    drag = flows.smoothing.drag
+    held = (z1 - z0) * drag((z0 + z1) / 2)
     share, most = _TINY
     tiny = (z1 < share) & (there < most)
-    return walk.deep + SIDE * (total / flows.epsilon) - held, tiny, secant(z1) / secant(z0)
+
+    def growth(new):
+        return new * (1 + z0 * drag(z0)) / (walk.weights * (1 + z1 * drag(z1)))
+
+    return walk.deep + SIDE * lead - held, tiny, growth
 
 
 def _accept(
@@ -247,6 +256,7 @@ def _accept(
     return walk._replace(
         weights=keep(found.weights, walk.weights),
         deep=keep(found.deep, walk.deep),
+        velocity=keep(found.velocity, walk.velocity),
         bend=keep(found.bend, walk.bend),
         c=keep(found.c, walk.c),
         trend=keep(found.trend, walk.trend),
