@@ -74,9 +74,9 @@ def test_the_tolerance_is_the_error(seed, alpha):
 
 @pytest.mark.parametrize("rtol", [1e-6, 1e-7, 1e-8])
 def test_the_tolerance_is_the_error_where_no_estimate_sees_it(rtol):
-    """Gradients that change sign: with steps for these by the order alone, 1.4 to 4.4 times it."""
+    """Gradients that change sign: with steps by the order alone, 2 to 4.4 times it."""
     X, y = small(73)
-    found = jms.sweep(jms.Problem(X, y), [0.01, 0.1, 1.0], 0.0064, rtol=rtol, variables=["beta"])
+    found = jms.sweep(jms.Problem(X, y), [0.03, 0.1, 1.0], 0.0064, rtol=rtol, variables=["beta"])
     assert np.all(errors(found, X, y, 0.0064) <= rtol)
 
 

@@ -32,7 +32,7 @@ _NUMBERS = 2**22  # entries of the matrices of a batch that is finished together
 # Measured over thousands of random cases: errors of β up to `rtol`, and but for small ones seldom
 # twice their estimates. Longer steps than those for 5e-5 can miss a kink.
 _LOCAL, _LOOSEST, _TIGHTER, _RUNGS, _SAFETY = 1.4, 5e-5, 1 / 16, 2, 1.5
-_KINKS = 5e-6
+_KINKS = 2.5e-5
 _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _MOST_FEATURES = 512  # for whose Jacobians the adaptive solver has room
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
