@@ -54,10 +54,10 @@ docs: $(DEV)  ## the site, into $(OUT)/site; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(OUT)/site
 	@echo "$(OUT)/site/index.html"
 
-benchmark: $(BENCH)  ## against other solvers, into benchmarks/results, README and docs; half an hour
+benchmark: $(BENCH)  ## against other solvers, into benchmarks/results, README and docs; 15 to 30 minutes
 	$(BIN)/python -m benchmarks
 
-benchmark-quick: $(BENCH)  ## the same with fewer cases and peers, into a file of its own
+benchmark-quick: $(BENCH)  ## less of the same, in a few minutes, into a file of its own
 	$(BIN)/python -m benchmarks --quick
 
 lock: $(CORE)  ## solve the versions of every extra but cuda and bench again

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from . import machine, plots, report
-from .parts import GROUPS, own_group, run
+from .parts import GROUPS, WHOLE_ONLY, own_group, run
 from .peers._cores import close
 
 _LONGEST = {False: 240, True: 150}  # seconds of a part, of a quick run
@@ -25,7 +25,7 @@ def main() -> None:
     """Run what was asked for."""
     names = [name for group in GROUPS for name in group]
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer cases and peers")
+    parser.add_argument("--quick", action="store_true", help="fewer cases, peers and parts")
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(names))
     asked = parser.parse_args()
     unknown = set(asked.parts) - set(names)
@@ -34,8 +34,9 @@ def main() -> None:
     # Matrices are small, and threads of BLAS would take the cores from those who are timed.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     begin, found = time.perf_counter(), {}
+    wanted = asked.parts or [name for name in names if not (asked.quick and name in WHOLE_ONLY)]
     for group in GROUPS:
-        some = [name for name in group if not asked.parts or name in asked.parts]
+        some = [name for name in group if name in wanted]
         if some:
             found |= _in_process(some, asked.quick)
     results = {**machine.description(), "quick": asked.quick, "parts": found}

@@ -36,6 +36,9 @@ GROUPS: tuple[dict[str, Part], ...] = (
     {"roofline": roofline.roofline},
 )
 
+# Not in a quick run: they compile for longer than they run.
+WHOLE_ONLY = ("one ε", "many ε", "tuning", "columns", "cores", "store")
+
 
 def own_group() -> None:
     """Lead a group of processes, that can be ended together."""

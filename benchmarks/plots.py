@@ -4,8 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from jaxmd_sign._figures import save_plot
 
@@ -49,6 +51,8 @@ def _bars(axes: Axes, name: str, part: dict[str, Any]) -> None:
     axes.barh(range(len(names)), values, xerr=(low, high), color=colors, error_kw={"lw": 0.8})
     axes.set_yticks(range(len(names)), names, fontsize=5.5)
     axes.set_xscale("log")
+    axes.set_xlim(left=10 ** np.floor(np.log10(min(values) / 1.5)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(f"{name}, {part['unit']}", fontsize=8)
 
 

@@ -46,9 +46,12 @@ def num_threads(problem: Problem) -> int:
     One where several devices share the work, and for a general X: its LAPACK calls have hung when
     two threads made them.
     """
-    if not is_cpu() or num_devices() > 1 or not isinstance(problem.data, Blocks):
-        return 1
-    return num_cores()
+    return own_threads() if isinstance(problem.data, Blocks) else 1
+
+
+def own_threads() -> int:
+    """As many threads as cores, where nothing else shares the work out."""
+    return num_cores() if is_cpu() and num_devices() == 1 else 1
 
 
 def num_cores() -> int:

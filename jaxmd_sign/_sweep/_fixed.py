@@ -5,6 +5,7 @@ still are go to the residual clock of `solve_limit`, without the other blocks of
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -15,10 +16,10 @@ from jaxtyping import Array
 from .._problem import Blocks, Problem
 from .._smoothing import SMOOTHINGS
 from ._adaptive import adaptive_ends
-from ._devices import is_cpu, num_devices, over_devices
+from ._devices import is_cpu, num_devices, over_devices, own_threads
 from ._engine import Lanes, fixed_step_ends
 from ._measures import measures
-from ._plan import Settings
+from ._plan import ROWS, Settings
 from ._tables import Cases, rule_of, tables
 
 _FEWEST, _MOST = 18, 112  # steps of a first try; with fewer, the estimates say little
@@ -104,11 +105,22 @@ def _solve(
 ) -> tuple[tuple[Array, ...], Array]:
     """w and ω of these lanes (and dw/dε if it is wanted), (k, lanes), and the estimated error."""
     width = _width(cases.tables.a.shape[-1], len(lanes))
-    padded = np.pad(lanes, (0, -len(lanes) % (width * num_devices())), mode="edge")
-    one = np.ones((), cases.epsilon.dtype)
+    # A case of more blocks than a chunk should have is a chunk of its own: threads share it.
+    parts = own_threads() if len(lanes) > 1.5 * ROWS else 1
+    padded = np.pad(lanes, (0, -len(lanes) % (width * num_devices() * parts)), mode="edge")
+    counts = np.ones((), cases.epsilon.dtype), np.int32(num_steps)
     slope = settings.wants("kkt_error_slope")
-    static = settings.smoothing, slope, len(lanes)
-    return _compiled(cases, padded.reshape(-1, width), one, np.int32(num_steps), *static)
+    static = settings.smoothing, slope, len(lanes) if parts == 1 else len(padded) // parts
+
+    def solve(part):
+        return _compiled(cases, part.reshape(-1, width), *counts, *static)
+
+    if parts == 1:
+        return solve(padded)
+    with ThreadPoolExecutor(parts, "lanes") as pool:
+        ready = pool.map(lambda part: jax.block_until_ready(solve(part)), np.split(padded, parts))
+        found = list(ready)
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1)[..., : len(lanes)], *found)
 
 
 def _width(num_columns: int, num_lanes: int) -> int:

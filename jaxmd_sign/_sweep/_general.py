@@ -22,7 +22,7 @@ from .._smoothing import SMOOTHINGS
 from .._solve import Outcome
 from ._adaptive import described
 from ._batch import Flows, batch_ends
-from ._devices import is_cpu, num_cores, num_devices, over_devices
+from ._devices import is_cpu, num_devices, over_devices, own_threads
 from ._plan import Settings
 from ._tables import rule_of
 from ._variables import CODES
@@ -121,7 +121,7 @@ def _solve(
     first = [solve(chunks[0])] if key not in _met else []
     _met.add(key)
     rest = chunks[len(first) :]
-    threads = min(_num_threads(), len(rest))
+    threads = min(own_threads(), len(rest))
     if threads > 1:
         with ThreadPoolExecutor(threads, "general") as pool:
             parts = first + list(pool.map(solve, rest))
@@ -146,10 +146,6 @@ def _solve(
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return values, errors, steps[back]
-
-
-def _num_threads() -> int:
-    return num_cores() if is_cpu() and num_devices() == 1 else 1
 
 
 def _padded(index: np.ndarray, multiple: int) -> np.ndarray:

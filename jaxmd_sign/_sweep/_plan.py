@@ -22,7 +22,7 @@ from ._devices import num_threads
 from ._variables import DEFAULT_VARIABLES, VARIABLES
 
 MOST_LOST = 100_000  # cases that a kill may cost
-_ROWS = 65_536  # blocks in a chunk, about
+ROWS = 65_536  # blocks in a chunk, about
 _GENERAL_CASES = 512  # in a chunk, where each costs about a millisecond
 _NUMBERS = 2**22  # entries of β in a chunk, at most
 _RTOL = 1e-6
@@ -150,7 +150,7 @@ def make_plan(
 def default_chunk(problem: Problem, num_cases: int, threads: int) -> int:
     """Cases in a chunk: work for a while, for every thread, and little of it to lose."""
     data = problem.data
-    usual = _ROWS // problem.num_examples if isinstance(data, Blocks) else _GENERAL_CASES
+    usual = ROWS // problem.num_examples if isinstance(data, Blocks) else _GENERAL_CASES
     # Lost by a kill: a chunk for each thread, two that wait, one that is written, one between.
     most = MOST_LOST // (threads + 4)
     fair = -(-num_cases // threads)
