@@ -23,7 +23,7 @@ from .workloads import blocks_of, example, workload
 
 ALPHA = 0.05
 NEEDED = 1e-4  # of the derivative, relative
-_PEERS = ("Numba, residual clock", "heyoka", "numbalsoda", "Diffrax, in time")
+_PEERS = ("Numba, residual clock", "heyoka", "numbalsoda", "Diffsol", "CVODE", "Diffrax, in time")
 
 
 def kkt_error(lanes: Lanes, states: np.ndarray) -> np.ndarray:

@@ -52,8 +52,9 @@ def epsilons(quick: bool) -> dict[str, Any]:
 
 
 def columns(quick: bool) -> dict[str, Any]:
-    """One block of 2 … 1,000 columns; above some 20 the adaptive solver takes over."""
+    """One block of 1 … 1,000 columns; above some 20 the adaptive solver takes over."""
     most = 8_192 if quick else 65_536
+    sizes = (2, 5, 20) if quick else (1, 2, 3, 5, 10, 20, 40, 100, 200, 500, 1_000)
     some = {
         k: (random_blocks(1, k), int(np.clip(most // k**1.5, 32, most)), 1e-4, 1e-1) for k in sizes
     }
