@@ -14,6 +14,7 @@ import reference_family as family
 from scipy.integrate import solve_ivp
 
 import jaxmd_sign as jms
+from jaxmd_sign import _smoothing
 from jaxmd_sign._mirror import PowerPotential, inverse_mirror_map, mirror_map
 from jaxmd_sign._problem import Dense
 
@@ -561,6 +562,14 @@ def test_the_worked_example_of_a_smoothing(capsys):
 
 
 # What is refused, dtypes, and what compiles once.
+
+
+@each_smoothing
+def test_drag_is_what_slows_a_weight_beside_gradient_flow(smoothing):
+    z, phi = np.geomspace(1e-3, 1e3, 50), _smoothing.SMOOTHINGS[smoothing]
+    slower = 1 + z * phi.drag(jnp.asarray(z))
+    np.testing.assert_allclose(slower, 1 / phi.secant(jnp.asarray(z)), rtol=1e-12)
+    assert np.isfinite(phi.drag(jnp.zeros(())))
 
 
 def test_gradient_descent_is_for_depth_2():
