@@ -36,7 +36,7 @@ GROUPS: tuple[dict[str, Part], ...] = (
     {"roofline": roofline.roofline},
 )
 
-# Not in a quick run: they compile for longer than they run.
+# Not in a quick run: they take 3 minutes of a whole one.
 WHOLE_ONLY = ("one ε", "many ε", "tuning", "columns", "cores", "store")
 
 
