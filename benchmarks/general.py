@@ -68,6 +68,9 @@ def against_peers(problem: jms.Problem, in_logs: bool, quick: bool) -> dict[str,
     solvers = {
         "jaxmd_sign": Solver(partial(ours, ["beta"])),
         "jaxmd_sign, every variable": Solver(partial(ours, None), like="jaxmd_sign"),
+        "jaxmd_sign, with d/dε": Solver(
+            partial(ours, ["beta", "kkt_error_slope"]), like="jaxmd_sign"
+        ),
     } | {
         name: Solver(partial(theirs, solve))
         for name, solve in SOLVERS.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from . import blocks, derivatives, general, optimizers, roofline, scaling, trajectories
+from . import accuracy, blocks, derivatives, general, optimizers, roofline, scaling, trajectories
 
 Part = Callable[[bool], dict[str, Any]]
 
@@ -33,11 +33,12 @@ GROUPS: tuple[dict[str, Part], ...] = (
         "cores": scaling.cores,
         "store": scaling.store,
     },
+    {"accuracy": accuracy.general_x, "bounds": accuracy.bounds},
     {"roofline": roofline.roofline},
 )
 
 # Not in a quick run: they take 3 minutes of a whole one.
-WHOLE_ONLY = ("one ε", "many ε", "tuning", "columns", "cores", "store")
+WHOLE_ONLY = ("one ε", "many ε", "tuning", "columns", "cores", "store", "accuracy", "bounds")
 
 
 def own_group() -> None:

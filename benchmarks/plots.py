@@ -27,8 +27,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def _figure(results: dict[str, Any]) -> Figure:
     parts = {name: part for name, part in results["parts"].items() if "skipped" not in part}
-    figure = Figure(figsize=(6.75, 9.5), layout="constrained")
-    grid = figure.subplots(4, 3)
+    figure = Figure(figsize=(6.75, 11.5), layout="constrained")
+    grid = figure.subplots(5, 3)
     grids = iter(grid.ravel())
     for name in ("W1", "W2", "W3", "W4 real", "W4 Gaussian", "W5", "W6"):
         axes = next(grids)
@@ -38,6 +38,10 @@ def _figure(results: dict[str, Any]) -> Figure:
         axes = next(grids)
         if name in parts:
             _curve(axes, label, parts[name])
+    if "roofline" in parts:
+        _roofline(next(grids), parts["roofline"])
+    for axes in grids:
+        axes.remove()
     return figure
 
 
@@ -54,6 +58,20 @@ def _bars(axes: Axes, name: str, part: dict[str, Any]) -> None:
     axes.set_xlim(left=10 ** np.floor(np.log10(min(values) / 1.5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(f"{name}, {part['unit']}", fontsize=8)
+
+
+def _roofline(axes: Axes, part: dict[str, Any]) -> None:
+    """Where a step of the engine lies below the peaks of flops, of divisions and of memory."""
+    counts, peaks = part["counts_a_step_and_lane"], part["peaks_billions_a_second"]
+    flops, divisions, memory = (peaks[name]["median"] for name in ("flops", "divisions", "bytes"))
+    intensity = np.array([1e-2, 1e2])
+    axes.plot(intensity, np.minimum(flops, memory * intensity), "0.3")
+    axes.plot(intensity[[0, 0, 1]], [np.nan, flops, flops], "0.3", lw=0.8, ls=":")
+    axes.axhline(divisions * counts["flops"] / counts["divisions"], color="0.3", lw=0.8, ls="--")
+    rate = counts["flops"] / part["ns_a_step_and_lane"]["median"]
+    axes.plot(part["flops_a_byte"], rate, "o", color="#0072B2")
+    axes.set(xscale="log", yscale="log", xlabel="flops a byte")
+    axes.set_title("10⁹ flops a second", fontsize=8)
 
 
 def _curve(axes: Axes, label: str, part: dict[str, Any]) -> None:

@@ -277,7 +277,8 @@ def _general_system(X, y, epsilon):
     gram = X.T @ X
 
     def correlations(logs):
-        u, v = weights = np.exp(logs).reshape(2, -1)
+        # A step that is far too long, past where a weight wakes up, must be refused, not overflow.
+        u, v = weights = np.exp(np.minimum(logs, 50)).reshape(2, -1)
         return X.T @ (X @ (u**2 - v**2) - y), weights
 
     def velocity(time, logs):
@@ -295,16 +296,17 @@ def _general_system(X, y, epsilon):
 
 
 def general_limit(X, y, epsilon, alpha, rtol=1e-13, method="LSODA"):
-    """beta_inf for any X: the flow until every gradient is below 1e-6 epsilon, then its end.
+    """beta_inf for any X: the flow until every gradient stays below 1e-6 epsilon, then its end.
 
     There (12) is gradient flow slowed by epsilon: it moves log u by -X^T nu and log v by X^T nu.
+    A weight that is tiny counts like the largest: beside a saddle it may be about to grow.
     """
     X, y = np.asarray(X, float), np.asarray(y, float)
     correlations, velocity, jacobian = _general_system(X, y, epsilon)
 
     def unfinished(time, logs):
         c, weights = correlations(logs)
-        return np.max(np.abs(c) * weights) / epsilon - 1e-6
+        return np.max(np.abs(c)) * np.max(weights) / epsilon - 1e-6
 
     start = np.full(2 * X.shape[1], np.log(alpha))
     flow = Flow(velocity, 1e12, start, rtol, rtol, unfinished, method, jacobian)

@@ -156,6 +156,15 @@ def test_gradients_below_epsilon_from_the_start():
     assert relative(found.beta, ref.general_limit(X, y, 10.0, 1e-4)) < 1e-6
 
 
+def test_a_saddle():
+    """Gradients fall to 4e-12 ε, and log u to -17,287, before the last weight grows."""
+    rng = np.random.default_rng(96)
+    X, y = rng.normal(size=(3, 6)), rng.normal(size=3)
+    found = limit(Problem(X, y), 1e-4, 1.83e-3)
+    assert found.result == RESULTS.successful
+    assert relative(found.beta, ref.general_limit(X, y, 1e-4, 1.83e-3)) < 1e-6
+
+
 def beta_of(problem, epsilon):
     return solve_limit(problem, SmoothedSign(epsilon), ALPHA).beta
 

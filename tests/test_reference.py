@@ -198,6 +198,16 @@ def test_general_limit_leaves_the_label_outside_the_range():
     assert np.max(np.abs(X.T @ (X @ ref.general_limit(X, y, 1e-2, 0.05) - y))) < 1e-13
 
 
+def test_general_limit_goes_on_from_a_saddle():
+    """There gradients fall to 4e-12 ε, with Xᵀr at 0.17, until a tiny weight has grown."""
+    rng = np.random.default_rng(96)
+    X, y = rng.normal(size=(3, 6)), rng.normal(size=3)
+    beta = ref.general_limit(X, y, 1e-4, 1.83e-3, rtol=1e-12)
+    assert np.linalg.norm(X @ beta - y) < 1e-13
+    other = ref.general_limit(X, y, 1e-4, 1.83e-3, rtol=1e-9, method="Radau")
+    assert np.max(np.abs(beta - other)) < 1e-6
+
+
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-3])
 def test_diabetes_limit_does_not_depend_on_tolerance(diabetes, epsilon):
     beta = ref.general_limit(*diabetes, epsilon, 0.05)
