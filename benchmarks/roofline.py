@@ -55,13 +55,11 @@ def roofline(quick: bool) -> dict[str, Any]:
 
 def compiled(num_lanes: int, num_steps: int = _STEPS):
     """The engine's program for one block, and its arguments."""
-    width = _fixed._width(2, num_lanes)
     rng = np.random.default_rng(0)
     epsilon, alpha = 10 ** rng.uniform((-4, -2), (-1, -1), (num_lanes, 2)).T
     cases = Cases(tables(example()), None, jnp.asarray(epsilon), jnp.asarray(alpha))
-    lanes = np.arange(num_lanes).reshape(-1, width)
-    arguments = cases, lanes, np.ones(()), np.int32(num_steps)
-    program = _fixed._compiled.lower(*arguments, "abs", False, num_lanes).compile()
+    arguments = cases, np.arange(num_lanes), np.ones(()), np.int32(num_steps)
+    program = _fixed._compiled.lower(*arguments, "abs", False).compile()
     return program, arguments
 
 

@@ -141,9 +141,8 @@ def test_many_blocks_of_one_problem():
 
 def program(slope=False):
     cases = Cases(tables(EXAMPLE), None, jnp.full(512, 0.01), jnp.full(512, 0.05))
-    lanes = np.arange(512).reshape(2, 256)
-    arguments = cases, lanes, np.ones(()), np.int32(20)
-    return _fixed._compiled.lower(*arguments, "abs", slope, 512).compile()
+    arguments = cases, np.arange(512), np.ones(()), np.int32(20)
+    return _fixed._compiled.lower(*arguments, "abs", slope).compile()
 
 
 def test_program_has_no_callback_and_no_more_work_than_it_needs():
@@ -158,8 +157,8 @@ def test_program_has_no_callback_and_no_more_work_than_it_needs():
 
 
 def test_program_serves_other_values():
-    before = _fixed._compiled._cache_size()
+    before = _fixed._first._cache_size()
     for scale in (1.0, 2.0, 3.0):
         problem = EXAMPLE.with_data(scale * EXAMPLE.X, EXAMPLE.y)
         jms.sweep(problem, np.geomspace(1e-3, 0.1 * scale, 300), 0.05)
-    assert _fixed._compiled._cache_size() - before <= 1
+    assert _fixed._first._cache_size() - before <= 1

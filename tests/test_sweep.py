@@ -218,7 +218,7 @@ def test_slope_is_the_derivative_in_epsilon():
 
 
 def test_a_shape_is_compiled_once(grid):
-    programs = _fixed._compiled, _adaptive._ends, _adaptive._solve
+    programs = _fixed._first, _fixed._compiled, _adaptive._ends, _adaptive._solve
     before = [program._cache_size() for program in programs]
     jms.sweep(BLOCKS, EPSILON * 2, ALPHA)
     jms.sweep(BLOCKS.with_data(2 * X, Y), EPSILON, ALPHA)

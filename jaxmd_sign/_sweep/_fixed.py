@@ -53,32 +53,51 @@ def solve_fixed(
     num_steps: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """As `solve_cases`, with the numbers of the cases whose minimiser has no closed form."""
-    cases = Cases(tables(problems), which, epsilon, alpha)
+    given = which, epsilon, alpha
     num_cases, num_blocks = len(epsilon), problems.y.shape[-1]
-    ends, error = _solve(cases, np.arange(num_cases * num_blocks), settings, num_steps)
-    steps = np.full(num_cases, num_blocks * num_steps)
-    codes = np.zeros(num_cases, "int8")
-    tolerance = _tolerance(settings, cases.tables.a.shape[-1])
-    again = _too_large(error, tolerance)
-    if again.size and 2 * num_steps <= min(_MOST, settings.max_steps):
+    if num_cases * num_blocks <= 1.5 * ROWS and num_devices() == 1:
+        cases, ends, error, measured = _at_once(problems, given, settings, num_steps)
+    else:
+        cases = Cases(tables(problems), *given)
+        ends, error = _in_parts(cases, num_cases * num_blocks, settings, num_steps)
+        measured = _measure(cases, ends)
+    codes, steps = np.zeros(num_cases, "int8"), np.full(num_cases, num_blocks * num_steps, "int32")
+    again = _too_large(error, _tolerance(settings, cases.tables.a.shape[-1]))
+    if again.size:
+        ends = _solve_again(cases, ends, again, settings, num_steps, codes, steps)
+        measured = _measure(cases, ends)
+    measured |= {"result": codes, "num_steps": steps}
+    found = {name: np.asarray(measured[name]) for name in settings.variables}
+    for name, value in found.items():
+        if codes.any() and value.dtype.kind == "f":
+            found[name] = np.where(codes.reshape(-1, *[1] * (value.ndim - 1)) == 0, value, np.nan)
+    return found, np.flatnonzero(np.asarray(measured["lost"]) & (codes == 0))
+
+
+def _solve_again(
+    cases: Cases,
+    ends: tuple[Array, ...],
+    again: np.ndarray,
+    settings: Settings,
+    num_steps: int,
+    codes: np.ndarray,
+    steps: np.ndarray,
+) -> tuple[Array, ...]:
+    """The ends with these lanes better, by more steps or another solver; codes and steps kept."""
+    num_cases = len(codes)
+    if 2 * num_steps <= min(_MOST, settings.max_steps):
         lanes = _padded(again)
         better, error = _solve(cases, lanes, settings, 2 * num_steps)
         ends = _put(ends, lanes, better)
         np.add.at(steps, again % num_cases, 2 * num_steps)
+        tolerance = _tolerance(settings, cases.tables.a.shape[-1])
         again = again[_too_large(error[: again.size], tolerance)]
     if again.size:
         best, taken, code = adaptive_ends(cases, again, settings)
         ends = _put(ends, again, best)
         np.add.at(steps, again % num_cases, taken)
         np.maximum.at(codes, again % num_cases, code)
-    measured = _measure(cases, ends, settings.of_program())
-    found = {name: np.asarray(value) for name, value in measured.items()}
-    found |= {"result": codes, "num_steps": steps.astype("int32")}
-    for name, value in found.items():
-        if codes.any() and value.dtype.kind == "f":
-            found[name] = np.where(codes.reshape(-1, *[1] * (value.ndim - 1)) == 0, value, np.nan)
-    lost = np.flatnonzero(found["lost"] & (codes == 0))
-    return {name: found[name] for name in settings.variables}, lost
+    return ends
 
 
 def _tolerance(settings: Settings, num_columns: int) -> float:
@@ -100,27 +119,42 @@ def _put(ends, lanes, better):
     return jax.tree.map(lambda old, new: old.at[:, lanes].set(new), ends, better)
 
 
+def _at_once(problems: Problem, given, settings: Settings, num_steps: int):
+    """The cases, all ends, their estimated errors and variables: one program, so one call."""
+    found = _first(problems, given, *_counts(given[1], num_steps), *_static(settings))
+    return Cases(found[0], *given), *found[1:]
+
+
+def _in_parts(cases: Cases, num_lanes: int, settings: Settings, num_steps: int):
+    """All ends and their estimated errors: lanes are split over devices, or over threads.
+
+    The latter for a case of more blocks than a chunk should have, which is a chunk of its own.
+    """
+    parts = own_threads()
+    each = -(-num_lanes // parts)
+
+    def solve(part):
+        lanes = np.minimum(part * each + np.arange(each), num_lanes - 1)
+        return jax.block_until_ready(_solve(cases, lanes, settings, num_steps))
+
+    with ThreadPoolExecutor(parts, "lanes") as pool:
+        found = list(pool.map(solve, range(parts)))
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1)[..., :num_lanes], *found)
+
+
 def _solve(
     cases: Cases, lanes: np.ndarray, settings: Settings, num_steps: int
 ) -> tuple[tuple[Array, ...], Array]:
     """w and ω of these lanes (and dw/dε if it is wanted), (k, lanes), and the estimated error."""
-    width = _width(cases.tables.a.shape[-1], len(lanes))
-    # A case of more blocks than a chunk should have is a chunk of its own: threads share it.
-    parts = own_threads() if len(lanes) > 1.5 * ROWS else 1
-    padded = np.pad(lanes, (0, -len(lanes) % (width * num_devices() * parts)), mode="edge")
-    counts = np.ones((), cases.epsilon.dtype), np.int32(num_steps)
-    slope = settings.wants("kkt_error_slope")
-    static = settings.smoothing, slope, len(lanes) if parts == 1 else len(padded) // parts
+    return _compiled(cases, lanes, *_counts(cases.epsilon, num_steps), *_static(settings))
 
-    def solve(part):
-        return _compiled(cases, part.reshape(-1, width), *counts, *static)
 
-    if parts == 1:
-        return solve(padded)
-    with ThreadPoolExecutor(parts, "lanes") as pool:
-        ready = pool.map(lambda part: jax.block_until_ready(solve(part)), np.split(padded, parts))
-        found = list(ready)
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1)[..., : len(lanes)], *found)
+def _counts(epsilon: Array | np.ndarray, num_steps: int) -> tuple[np.ndarray, np.integer]:
+    return np.ones((), epsilon.dtype), np.int32(num_steps)
+
+
+def _static(settings: Settings) -> tuple[str, bool]:
+    return settings.smoothing, settings.wants("kkt_error_slope")
 
 
 def _width(num_columns: int, num_lanes: int) -> int:
@@ -130,8 +164,25 @@ def _width(num_columns: int, num_lanes: int) -> int:
     return max(32, min(256, 512 // num_columns))
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6), compiler_options=_OPTIONS)
-def _compiled(cases, lanes, one, num_steps, smoothing, slope, num_lanes):
+@partial(jax.jit, static_argnums=(4, 5), compiler_options=_OPTIONS)
+def _first(problems, given, one, num_steps, smoothing, slope):
+    cases = Cases(tables(problems), *given)
+    lanes = jnp.arange(cases.epsilon.size * problems.y.shape[-1])
+    ends, error = _ends(cases, lanes, one, num_steps, smoothing, slope)
+    return cases.tables, ends, error, _measures(cases, ends)
+
+
+@partial(jax.jit, static_argnums=(4, 5), compiler_options=_OPTIONS)
+def _compiled(cases, lanes, one, num_steps, smoothing, slope):
+    return _ends(cases, lanes, one, num_steps, smoothing, slope)
+
+
+@partial(jax.jit, compiler_options=_OPTIONS)
+def _measure(cases, ends):
+    return _measures(cases, ends)
+
+
+def _ends(cases, lanes, one, num_steps, smoothing, slope):
     def solve(shared, lanes):
         return jax.lax.map(partial(chunk, *shared), lanes)
 
@@ -159,12 +210,14 @@ def _compiled(cases, lanes, one, num_steps, smoothing, slope, num_lanes):
         return (found.w, found.omega, tangent), jnp.maximum(found.error(), 2 * wrong / _SLOPE)
 
     def flat(x):
-        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., :num_lanes]
+        return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., : lanes.size]
 
-    return jax.tree.map(flat, over_devices(solve)((cases, one, num_steps), lanes))
+    width = _width(cases.tables.a.shape[-1], lanes.size)
+    chunks = jnp.pad(lanes, (0, -lanes.size % (width * num_devices())), mode="edge")
+    found = over_devices(solve)((cases, one, num_steps), chunks.reshape(-1, width))
+    return jax.tree.map(flat, found)
 
 
-@partial(jax.jit, static_argnames="settings", compiler_options=_OPTIONS)
-def _measure(cases, ends, settings):
+def _measures(cases, ends):
     shape = -1, len(cases.epsilon)
-    return measures(cases, settings, *(x.reshape(x.shape[0], *shape) for x in ends))
+    return measures(cases, *(x.reshape(x.shape[0], *shape) for x in ends))

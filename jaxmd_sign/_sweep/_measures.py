@@ -8,18 +8,16 @@ quadratic for ν in each block. Arrays are (k, n, B): columns, blocks, cases.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._plan import Settings
 from ._tables import Cases, Tables, Which
 
 
 def measures(
     cases: Cases,
-    settings: Settings,
     w: Float[Array, "k n B"],
     omega: Float[Array, "k n B"],
     slope: Float[Array, "k n B"] | None = None,
 ) -> dict[str, Array]:
-    """Every wanted variable, and `lost`: cases whose minimiser has no closed form."""
+    """Every variable, and `lost`: cases whose minimiser has no closed form."""
     tables, which, _, alpha = cases
     at = tables.lanes_last(which)
     a = at.a
@@ -53,8 +51,7 @@ def measures(
     values["bregman_gap"] = _total((w - theta) ** 2 * (2 * w + theta) / 3 * moving**3)
     values["distance_to_minimizer"] = _norm((w - theta) * (w + theta) * moving**2)
     lost = jnp.any((lack < 0) & ~at.still, axis=0)
-    wanted = {name: value for name, value in values.items() if settings.wants(name)}
-    return wanted | {"lost": jnp.broadcast_to(lost, alpha.shape)}
+    return values | {"lost": jnp.broadcast_to(lost, alpha.shape)}
 
 
 def _columns(x: Float[Array, "k n B"]) -> Float[Array, "n B"]:
