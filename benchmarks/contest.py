@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _DECADE = 4
+_SHORTEST = 0.05  # seconds
 RTOLS = 10 ** np.arange(-3, -12.1, -1 / _DECADE)
 Record = dict[str, Any]
 
@@ -124,15 +125,17 @@ def in_turns(
 ) -> dict[str, Record]:
     """Median, least and most of each, of the CPU's time too, and ratios to the first, pair by pair.
 
-    Each runs once before: what it compiles for its size is no part of its time.
+    Each runs once before: what it compiles for its size is no part of its time. What takes less
+    than `_SHORTEST` is repeated within a turn.
     """
     first = {name: _seconds(run) for name, run in runs.items()}
+    times = {name: int(np.ceil(_SHORTEST / _seconds(run))) for name, run in runs.items()}
     wall, cpu = {name: [] for name in runs}, {name: [] for name in runs}
     for _ in range(turns):
         for name, run in runs.items():
             begin = time.process_time()
-            wall[name].append(_seconds(run))
-            cpu[name].append(time.process_time() - begin)
+            wall[name].append(_seconds(run, times[name]))
+            cpu[name].append((time.process_time() - begin) / times[name])
     found = {}
     for name in runs:
         by = scale[name] if isinstance(scale, dict) else scale
@@ -156,7 +159,8 @@ def spread(values: np.ndarray) -> Record:
     }
 
 
-def _seconds(function: Callable[[], Any]) -> float:
+def _seconds(function: Callable[[], Any], times: int = 1) -> float:
     begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
+    for _ in range(times):
+        function()
+    return (time.perf_counter() - begin) / times
