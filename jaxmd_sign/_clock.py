@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from ._block import Block
 from ._checks import Scalar
 from ._powers import power_quotient
-from ._solve import Outcome, integrate
+from ._solve import Outcome, integrate, tolerance_of_weights
 from ._stages import TrackedSolver, warmup_crossing
 
 
@@ -78,7 +78,8 @@ def block_limit(
 ) -> tuple[BlockLimit, Outcome]:
     """The limit of one block, and its state at the reference time (0⁺ or T₁)."""
     clock, start = Clock(block), block.start()
-    rtol = jnp.maximum(rtol / 3, 10 * jnp.finfo(block.a.dtype).eps)  # β = w² − ω² loses a digit
+    size = block.target / jnp.sum(block.a)
+    rtol = tolerance_of_weights(rtol / 3, block.alpha, size, block.depth)
     tracked = reference == "warmup"
     solver = TrackedSolver(diffrax.Dopri8(), adjoint) if tracked else diffrax.Dopri8()
     saveat = diffrax.SaveAt(t1=True, solver_state=tracked)

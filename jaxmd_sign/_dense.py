@@ -17,7 +17,7 @@ from ._dual import solve_dual
 from ._problem import Problem, full_rank
 from ._results import RESULTS, check, combine
 from ._rules import AbstractRule
-from ._solve import FOREVER, Outcome, integrate
+from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
 from ._stages import TrackedSolver, warmup_crossing
 
 LogWeights = tuple[Float[Array, " d"], Float[Array, " d"]]
@@ -112,6 +112,8 @@ def dense_limit(
     u e^θ for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
     """
     tracked = reference == "warmup"
+    size = jnp.linalg.norm(flow.y) / jnp.linalg.norm(flow.X)
+    rtol = tolerance_of_weights(rtol / 3, flow.alpha, size, flow.depth)
     solver = implicit_solver(rtol)
     low = 0.5 * jnp.log(rtol)
     solution = integrate(

@@ -71,7 +71,8 @@ def solve_limit(
     - `rule`: `SmoothedSign(epsilon)` or `GradientDescent()`.
     - `alpha`: initial weights α > 0, a scalar or one number per coordinate (d,).
     - `depth`: M of the model β = u^M − v^M, from 2 to 8; 2 for gradient descent.
-    - `rtol`: relative tolerance, 1e-8 in float64 and 1e-5 in float32 by default.
+    - `rtol`: relative tolerance of β_∞, of each block; 1e-8 in float64 and 1e-5 in float32 by
+        default.
     - `reference`: where D is measured from: `"start"` (t = 0⁺) or `"warmup"` (T₁ of each block).
     - `max_steps`: most solver steps per block.
     - `adjoint`: by default derivatives work in both modes and to any order. A Diffrax adjoint

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
+from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._checks import Scalar
@@ -84,6 +85,18 @@ def integrate(
     names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
     report = Outcome(result, *(jnp.asarray(solution.stats[name]) for name in names))
     return Solved(solution.ts, solution.ys, solution.solver_state, report)
+
+
+def tolerance_of_weights(
+    rtol: Scalar, alpha: Float[Array, "..."], size: Float[Array, ""], depth: int
+) -> Float[Array, ""]:
+    """What to ask of u and v for this tolerance of β = u^M − v^M, which is about `size`.
+
+    The larger α^M is beside it, the more digits the difference loses.
+    """
+    start, size = lax.stop_gradient((jnp.max(alpha) ** depth, size))
+    lost = 1 + 4 * start / jnp.where(size > 0, size, jnp.inf)
+    return jnp.maximum(rtol / lost, 10 * jnp.finfo(size.dtype).eps)
 
 
 def _field(t, y, system):

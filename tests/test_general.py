@@ -160,9 +160,19 @@ def test_a_saddle():
     """Gradients fall to 4e-12 ε, and log u to -17,287, before the last weight grows."""
     rng = np.random.default_rng(96)
     X, y = rng.normal(size=(3, 6)), rng.normal(size=3)
-    found = limit(Problem(X, y), 1e-4, 1.83e-3)
+    found = solve_limit(Problem(X, y), SmoothedSign(1e-4), 1.83e-3, rtol=1e-6)
     assert found.result == RESULTS.successful
     assert relative(found.beta, ref.general_limit(X, y, 1e-4, 1.83e-3)) < 1e-6
+
+
+def test_beta_is_a_difference_of_large_numbers():
+    """α² is 5 to 50 times the entries of β; it was 58 times the tolerance off."""
+    rng = np.random.default_rng(11)
+    for epsilon in (2e-3, 0.14):
+        X, y = rng.normal(size=(3, 6)), rng.normal(size=3)
+        found = limit(Problem(X, y), epsilon, 2.5)
+        assert found.result == RESULTS.successful
+        assert relative(found.beta, ref.general_limit(X, y, epsilon, 2.5)) < 1e-8
 
 
 def beta_of(problem, epsilon):
