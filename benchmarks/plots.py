@@ -71,7 +71,7 @@ def _roofline(axes: Axes, part: dict[str, Any]) -> None:
     rate = counts["flops"] / part["ns_a_step_and_lane"]["median"]
     axes.plot(part["flops_a_byte"], rate, "o", color="#0072B2")
     axes.set(xscale="log", yscale="log", xlabel="flops a byte")
-    axes.set_title("10⁹ flops a second", fontsize=8)
+    axes.set_title(r"$10^9$ flops a second", fontsize=8)
 
 
 def _curve(axes: Axes, label: str, part: dict[str, Any]) -> None:
