@@ -103,9 +103,7 @@ def _relative(found: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _span(epsilon: np.ndarray) -> str:
-    if epsilon.size == 2:
-        return f"{epsilon[0]:.0e} and {epsilon[1]:.0e}"
-    return f"{epsilon[0]:.0e} to {epsilon[-1]:.0e}"
+    return f"{epsilon[0]:g} {'and' if epsilon.size == 2 else 'to'} {epsilon[-1]:g}"
 
 
 def _slope_error(count: int) -> float:

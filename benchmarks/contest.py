@@ -125,8 +125,8 @@ def in_turns(
 ) -> dict[str, Record]:
     """Median, least and most of each, of the CPU's time too, and ratios to the first, pair by pair.
 
-    Each runs once before: what it compiles for its size is no part of its time. What takes less
-    than `_SHORTEST` is repeated within a turn.
+    Each runs twice before: what it compiles for its size is no part of its time, and what takes
+    less than `_SHORTEST` is repeated within a turn.
     """
     first = {name: _seconds(run) for name, run in runs.items()}
     times = {name: int(np.ceil(_SHORTEST / _seconds(run))) for name, run in runs.items()}

@@ -37,7 +37,7 @@ GROUPS: tuple[dict[str, Part], ...] = (
     {"roofline": roofline.roofline},
 )
 
-# Not in a quick run: they take 3 minutes of a whole one.
+# Not in a quick run: they take 5 minutes of a whole one.
 WHOLE_ONLY = ("one ε", "many ε", "tuning", "columns", "cores", "store", "accuracy", "bounds")
 
 

@@ -64,12 +64,14 @@ def _roofline(axes: Axes, part: dict[str, Any]) -> None:
     """Where a step of the engine lies below the peaks of flops, of divisions and of memory."""
     counts, peaks = part["counts_a_step_and_lane"], part["peaks_billions_a_second"]
     flops, divisions, memory = (peaks[name]["median"] for name in ("flops", "divisions", "bytes"))
-    intensity = np.array([1e-2, 1e2])
+    intensity = np.array([1e-2, flops / memory, 1e2])
+    divided = divisions * counts["flops"] / counts["divisions"]
     axes.plot(intensity, np.minimum(flops, memory * intensity), "0.3")
-    axes.plot(intensity[[0, 0, 1]], [np.nan, flops, flops], "0.3", lw=0.8, ls=":")
-    axes.axhline(divisions * counts["flops"] / counts["divisions"], color="0.3", lw=0.8, ls="--")
+    axes.axhline(divided, color="0.3", lw=0.8, ls="--")
+    for text, at in (("flops", (12, flops)), ("divisions", (3, divided)), ("memory", (0.15, 2))):
+        axes.annotate(text, at, (0, 2), textcoords="offset points", fontsize=6)
     rate = counts["flops"] / part["ns_a_step_and_lane"]["median"]
-    axes.plot(part["flops_a_byte"], rate, "o", color="#0072B2")
+    axes.plot(part["flops_a_byte"], rate, "o", color="#0072B2", ms=5)
     axes.set(xscale="log", yscale="log", xlabel="flops a byte")
     axes.set_title(r"$10^9$ flops a second", fontsize=8)
 

@@ -170,8 +170,9 @@ def _bounds(part: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"Of {part['pairs']} random pairs (seed {part['seed']} of the draw behind `certify "
-        f"--random`), {part['violations']} violate a bound. V₀ < U₀ in {part['ordered']:.1%}; ε̄ is "
-        f"all of the interval of Assumption 3.3 in {part['whole']:.1%}, and "
+        f"--random`), {part['violations']} violate a bound. "
+        f"V₀ < U₀ in {100 * part['ordered']:.1f} %; ε̄ is all of the interval of Assumption 3.3 in "
+        f"{100 * part['whole']:.1f} %, and "
         f"{part['least_share']:.2f} of it or more in 95 %.",
     ]
 

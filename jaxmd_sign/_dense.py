@@ -37,6 +37,11 @@ class DenseFlow(eqx.Module):
     def has_corner(self) -> bool:
         return self.rule.has_corner
 
+    @property
+    def size(self) -> Float[Array, ""]:
+        """About that of β."""
+        return jnp.linalg.norm(self.y) / jnp.linalg.norm(self.X)
+
     def start(self) -> LogWeights:
         log_alpha = jnp.broadcast_to(jnp.log(self.alpha), self.X.shape[1:])
         return log_alpha, log_alpha
@@ -66,8 +71,7 @@ class DenseFlow(eqx.Module):
 
     def latest_gates(self, t: Float[Array, ""], state: LogWeights) -> Float[Array, " d"]:
         """The gates, if every weight were the largest there is or will be, about."""
-        norm = jnp.linalg.norm
-        to_come = (norm(self.y) / norm(self.X)) ** (1 / self.depth)
+        to_come = self.size ** (1 / self.depth)
         largest = jnp.maximum(jnp.exp(jnp.max(jnp.stack(state))), to_come)
         c = jnp.abs(self.X.T @ self.residual(state))
         return self.rule.at(t).log_gate(c, jnp.ones_like(t), largest, self.depth)
@@ -112,8 +116,7 @@ def dense_limit(
     u e^θ for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
     """
     tracked = reference == "warmup"
-    size = jnp.linalg.norm(flow.y) / jnp.linalg.norm(flow.X)
-    rtol = tolerance_of_weights(rtol / 3, flow.alpha, size, flow.depth)
+    rtol = tolerance_of_weights(rtol / 3, flow.alpha, flow.size, flow.depth)
     solver = implicit_solver(rtol)
     low = 0.5 * jnp.log(rtol)
     solution = integrate(
