@@ -75,19 +75,27 @@ def adaptive_ends(
     size = -(-size // num_devices()) * num_devices()
     order = np.argsort(np.asarray(cases.epsilon)[lanes % len(cases.epsilon)], kind="stable")
     padded = np.pad(lanes[order], (0, -len(lanes) % size), mode="edge").reshape(-1, size)
-    about = settings.rtol, settings.of_program()
-    found = [jax.tree.map(np.asarray, _ends(cases, some, *about)) for some in padded]
+    # Not all of the settings: other variables would be another program.
+    static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
+    found = [jax.tree.map(np.asarray, _ends(cases, some, settings.rtol, *static)) for some in padded]
     back = np.argsort(order)
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1)[..., back], *found)
 
 
-@partial(jax.jit, static_argnames="settings")
-def _ends(cases: Cases, lanes: Int[Array, " lanes"], rtol: Scalar, settings: Settings):
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _ends(
+    cases: Cases,
+    lanes: Int[Array, " lanes"],
+    rtol: Scalar,
+    smoothing: str,
+    max_steps: int,
+    slope: bool,
+):
     def solve(system: tuple[Block, Scalar], adjoint: diffrax.AbstractAdjoint):
-        return block_limit(system[0], "start", system[1], settings.max_steps, adjoint)
+        return block_limit(system[0], "start", system[1], max_steps, adjoint)
 
     def one(rtol: Scalar, row: Row, epsilon: Float[Array, ""], alpha: Float[Array, ""]):
-        rule = rule_of(epsilon / row.gradient, settings.smoothing)
+        rule = rule_of(epsilon / row.gradient, smoothing)
         block = Block(row.a, jnp.ones_like(alpha), alpha / row.weight, rule, 2)
         ends, report = differentiable(solve, (block, rtol), None)
         finite = all_finite(ends.w, ends.omega)
@@ -96,7 +104,7 @@ def _ends(cases: Cases, lanes: Int[Array, " lanes"], rtol: Scalar, settings: Set
         return (ends.w, ends.omega), (report.num_steps, code)
 
     def lane(rtol, row, epsilon, alpha):
-        if not settings.wants("kkt_error_slope"):
+        if not slope:
             return one(rtol, row, epsilon, alpha)
         unit = jnp.ones_like(epsilon)
         ends, tangent, report = jax.jvp(
