@@ -30,12 +30,19 @@ def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, Non
         yield _solve(plan, index)
         _compiled.add(_key(plan))
     threads = num_threads(plan.problem)
+    rest = list(todo)
+    # To wake a thread takes as long as 50 cases. Where each has one chunk, this one has the last.
+    here = rest.pop() if 0 < len(rest) <= threads else None
+    todo = iter(rest)
     pool = _pool(threads, os.getpid())
     pending: set[Future[Solved]] = set()
     try:
         while True:
             ahead = islice(todo, threads + 1 - len(pending))
             pending |= {pool.submit(_solve, plan, index) for index in ahead}
+            if here is not None:
+                yield _solve(plan, here)
+                here = None
             if not pending:
                 return
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
