@@ -4,7 +4,7 @@ A weight can decay to 1e-323 and grow back when its gradient changes sign; a sol
 forgets how small it was and ends up to 1e-2 off. In (log u, log v) nothing is lost.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import diffrax
 import equinox as eqx
@@ -13,12 +13,8 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from ._checks import Scalar
-from ._dual import solve_dual
 from ._problem import Problem, full_rank
-from ._results import RESULTS, check, combine
 from ._rules import AbstractRule
-from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
-from ._stages import TrackedSolver, warmup_crossing
 
 LogWeights = tuple[Float[Array, " d"], Float[Array, " d"]]
 
@@ -95,82 +91,3 @@ def implicit_solver(rtol: Scalar) -> diffrax.AbstractSolver:
     """
     root_finder = diffrax.VeryChord(rtol, rtol, norm=optx.max_norm)  # pyright: ignore[reportArgumentType]
     return diffrax.Kvaerno3(root_finder=root_finder)
-
-
-class DenseLimit(NamedTuple):
-    """Weights at the end and at the reference time."""
-
-    u: Float[Array, " d"]
-    v: Float[Array, " d"]
-    u_reference: Float[Array, " d"]
-    v_reference: Float[Array, " d"]
-
-
-def dense_limit(
-    flow: DenseFlow, reference: str, rtol: Scalar, max_steps: int, adjoint: diffrax.AbstractAdjoint
-) -> tuple[DenseLimit, Outcome]:
-    """Integrate until every gradient is far below ε, then finish exactly.
-
-    Once |g| ≤ ηε for good the flow is gradient flow slowed by ε, up to O(η): its end is the convex
-    dual problem X(u(θ)^M − v(−θ)^M) = y, θ = Xᵀν, in which weights grow as under gradient flow,
-    u e^θ for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
-    """
-    tracked = reference == "warmup"
-    rtol = tolerance_of_weights(rtol / 3, flow.alpha, flow.size, flow.depth)
-    solver = implicit_solver(rtol)
-    low = 0.5 * jnp.log(rtol)
-    solution = integrate(
-        flow,
-        TrackedSolver(solver, adjoint) if tracked else solver,
-        0.0,
-        FOREVER,
-        flow.start(),
-        rtol,
-        max_steps,
-        saveat=diffrax.SaveAt(t1=True, solver_state=tracked),
-        adjoint=adjoint,
-        event=diffrax.Event(lambda t, y, args, **_: jnp.all(args.latest_gates(t, y) <= low)),
-    )
-    u, v, _ = flow.observe(tuple(leaf[0] for leaf in solution.ys))
-
-    u, v, converged = finish(flow, u, v)
-    u_ref, v_ref, _ = flow.observe(flow.start())
-    if tracked:
-        bracket = solution.tracked.warmup
-        _, at = warmup_crossing(flow, bracket)
-        u_at, v_at, _ = flow.observe(at)
-        u_ref, v_ref = (
-            jnp.where(bracket.closed, u_at, u_ref),
-            jnp.where(bracket.closed, v_at, v_ref),
-        )
-    report = solution.report
-    finished = check(converged, RESULTS.dual_not_converged)
-    report = report._replace(result=combine(report.result, finished))
-    return DenseLimit(u, v, u_ref, v_ref), report
-
-
-def finish(
-    flow: DenseFlow, u: Float[Array, " d"], v: Float[Array, " d"]
-) -> tuple[Float[Array, " d"], Float[Array, " d"], Bool[Array, ""]]:
-    """The end of the flow from where gradients are far below ε, and whether it was found."""
-    slowness = flow.rule.slowness()
-    speed = jnp.mean(slowness) / slowness
-
-    def conjugate(theta):
-        size = (
-            _grown(u, speed * theta, flow.depth) ** 2 + _grown(v, -speed * theta, flow.depth) ** 2
-        )
-        return jnp.sum(size / speed) / 2
-
-    dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
-    theta = speed * dual.theta
-    return _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth), dual.converged
-
-
-def _grown(w: Float[Array, " d"], theta: Float[Array, " d"], depth: int) -> Float[Array, " d"]:
-    """A weight after dw/dθ = w^{M−1}; NaN beyond its blow-up, where line searches turn back."""
-    if depth == 2:
-        return w * jnp.exp(theta)
-    p = depth - 2
-    left = 1 - p * theta * w**p
-    return w * jnp.where(left > 0, left, jnp.nan) ** (-1 / p)

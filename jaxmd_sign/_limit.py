@@ -1,5 +1,7 @@
 """The limit t → ∞ of a flow: β_∞, its dual, and the potential that belongs to it."""
 
+from functools import partial
+
 import diffrax
 import equinox as eqx
 import jax
@@ -11,7 +13,8 @@ from ._adam import AdamFlow
 from ._block import as_blocks
 from ._checks import Numbers, Scalar, all_finite, usable_rtol, usable_steps
 from ._clock import block_limit
-from ._dense import as_dense, dense_limit
+from ._dense import as_dense
+from ._dense_limit import dense_limit, is_stabilised, stabilised_limit
 from ._dual import minimize_potential
 from ._inputs import Rule, made_usable, prepare
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
@@ -109,7 +112,11 @@ def solve_limit(
     # An array: a float would be a constant of the program, and each be compiled anew.
     tolerance = np.asarray(usable_rtol(rtol, problem.dtype), problem.dtype)
     max_steps = usable_steps(max_steps)
-    limit = limit_of(problem, rule, alpha, depth, tolerance, reference, max_steps, adjoint)
+    stabilised = type(rule) is SmoothedSign and adjoint is None
+    stabilised &= is_stabilised(problem.dtype, rule.has_corner, depth, reference, tolerance)
+    limit = limit_of(
+        problem, rule, alpha, depth, tolerance, reference, max_steps, stabilised, adjoint
+    )
     if throw:
         limit = limit.result.error_if(limit, limit.result != RESULTS.successful)
     return limit
@@ -124,9 +131,13 @@ def limit_of(
     rtol: Scalar,
     reference: str,
     max_steps: int,
+    stabilised: bool = False,
     adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> Limit:
-    """As `solve_limit`, of arguments that have been looked at; `rtol` may be traced."""
+    """As `solve_limit`, of arguments that have been looked at; `rtol` may be traced.
+
+    `stabilised`: follow the flow on a general X by that method (`is_stabilised`).
+    """
     ok, problem, rule, alpha = made_usable(problem, rule, alpha)
     with matmul_precision():
         if isinstance(rule, GradientDescent):
@@ -134,7 +145,10 @@ def limit_of(
         elif isinstance(problem.data, Blocks):
             limit = _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
         else:
-            limit = _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint)
+            solve = partial(dense_limit, reference=reference, max_steps=max_steps)
+            if stabilised:
+                solve = partial(stabilised_limit, max_steps=max_steps)
+            limit = _from_dense(problem, rule, alpha, depth, rtol, solve, adjoint)
     return checked(limit, check(ok, RESULTS.bad_input))
 
 
@@ -188,12 +202,11 @@ def _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoin
     )
 
 
-def _from_dense(problem, rule, alpha, depth, rtol, reference, max_steps, adjoint) -> Limit:
-    def solve(system, adjoint):
-        return dense_limit(system[0], reference, system[1], max_steps, adjoint)
-
+def _from_dense(problem, rule, alpha, depth, rtol, solve, adjoint) -> Limit:
     flow = as_dense(problem, rule, alpha, depth)
-    (u, v, u_ref, v_ref), report = differentiable(solve, (flow, rtol), adjoint)
+    (u, v, u_ref, v_ref), report = differentiable(
+        lambda system, adjoint: solve(*system, adjoint=adjoint), (flow, rtol), adjoint
+    )
     return limit_of_weights(problem, alpha, (u, v), (u_ref, v_ref), depth, report)
 
 

@@ -77,7 +77,9 @@ def adaptive_ends(
     padded = np.pad(lanes[order], (0, -len(lanes) % size), mode="edge").reshape(-1, size)
     # Not all of the settings: other variables would be another program.
     static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
-    found = [jax.tree.map(np.asarray, _ends(cases, some, settings.rtol, *static)) for some in padded]
+    found = [
+        jax.tree.map(np.asarray, _ends(cases, some, settings.rtol, *static)) for some in padded
+    ]
     back = np.argsort(order)
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1)[..., back], *found)
 

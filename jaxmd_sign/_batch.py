@@ -14,9 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import Scalar
-from .._smoothing import AbstractSmoothing
 from ._chebyshev import ERROR, MOST_STAGES, chebyshev_step, coefficients, stages_for
+from ._smoothing import AbstractSmoothing
 
 _FEWER = 0.85  # of the stages that members need, measured on real data
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
@@ -34,8 +33,8 @@ class Flows(NamedTuple):
     X: Float[Array, "n d"]
     XT: Float[Array, "d n"]
     y: Float[Array, " n"]
-    epsilon: Float[Array, " B"]
-    alpha: Float[Array, " B"]
+    epsilon: Float[Array, "*d B"]
+    alpha: Float[Array, "*d B"]
     smoothing: AbstractSmoothing
 
     def gradient(self, weights: Float[Array, "2 d B"]) -> Float[Array, "d B"]:
@@ -49,7 +48,7 @@ class Flows(NamedTuple):
         self, c: Float[Array, "d B"], weights: Float[Array, "2 d B"]
     ) -> Float[Array, "2 d B"]:
         """du/dt and dv/dt."""
-        pace = c * (1 / self.epsilon)  # a division for each member, not for each weight
+        pace = c * (1 / self.epsilon)  # a division for each ε, not for each weight
         return pace * SIDE * weights * self.smoothing.secant(jnp.abs(pace * weights))
 
     def slope(self, weights: Float[Array, "2 d B"]) -> Float[Array, "2 d B"]:
@@ -67,6 +66,7 @@ class Ends(NamedTuple):
     logs: Float[Array, "2 d B"]
     error: Float[Array, "2 d B"]
     num_steps: Int[Array, " B"]
+    num_accepted: Int[Array, " B"]
     settled: Bool[Array, " B"]
 
 
@@ -86,10 +86,13 @@ class _Walk(NamedTuple):
     error: Array  # (2, d, B), signed local errors, added up
     live: Array
     steps: Array
+    accepted: Array
     rounds: Array
 
 
-def batch_ends(flows: Flows, local: Float[Array, " B"], tolerance: Scalar, max_steps: int) -> Ends:
+def batch_ends(
+    flows: Flows, local: Float[Array, " B"], tolerance: Float[Array, " B"], max_steps: int
+) -> Ends:
     """Follow the flows until no gradient will be above `tolerance` ε any more.
 
     **Arguments:**
@@ -116,11 +119,12 @@ def batch_ends(flows: Flows, local: Float[Array, " B"], tolerance: Scalar, max_s
 
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.weights) + walk.deep
-    return Ends(logs, walk.error, walk.steps, _settled(flows, walk, tolerance))
+    settled = _settled(flows, walk, tolerance)
+    return Ends(logs, walk.error, walk.steps, walk.accepted, settled)
 
 
 def _at_start(flows: Flows) -> _Walk:
-    (n, d), B, dtype = flows.X.shape, flows.epsilon.shape[0], flows.X.dtype
+    (n, d), B, dtype = flows.X.shape, flows.epsilon.shape[-1], flows.X.dtype
     start, zero = jnp.broadcast_to(flows.alpha, (2, d, B)), jnp.zeros((2, d, B), dtype)
     c = flows.gradient(start)
     return _Walk(
@@ -131,24 +135,25 @@ def _at_start(flows: Flows) -> _Walk:
         c=c,
         trend=jnp.zeros((d, B), dtype),
         last=jnp.full(B, jnp.inf, dtype),
-        h=0.1 * flows.alpha,
+        h=0.1 * lax.stop_gradient(jnp.min(start, axis=(0, 1))),
         radius=jnp.zeros(B, dtype),
         vector=jnp.full((n, B), 1 / np.sqrt(n), dtype),
         error=zero,
         live=jnp.ones(B, bool),
         steps=jnp.zeros(B, int),
+        accepted=jnp.zeros(B, int),
         rounds=jnp.zeros((), int),
     )
 
 
-def _settled(flows: Flows, walk: _Walk, tolerance: Scalar) -> Bool[Array, " B"]:
+def _settled(flows: Flows, walk: _Walk, tolerance: Float[Array, " B"]) -> Bool[Array, " B"]:
     # With the weights that are to come, about 1: a small one may have a long way to grow.
     largest = jnp.maximum(1, jnp.max(jnp.maximum(*walk.weights), axis=0))
-    return jnp.max(jnp.abs(walk.c), axis=0) * largest <= tolerance * flows.epsilon
+    return jnp.max(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest <= tolerance
 
 
 def _look(
-    flows: Flows, walk: _Walk, tolerance: Scalar, max_steps: int
+    flows: Flows, walk: _Walk, tolerance: Float[Array, " B"], max_steps: int
 ) -> tuple[Float[Array, " B"], Float[Array, "n B"], Bool[Array, " B"]]:
     """Spectral radius by a step of the power method, its vector, and which members go on."""
     weights, c, X = walk.weights, walk.c, flows.X
@@ -264,5 +269,6 @@ def _accept(
         h=jnp.where(walk.live, h * factor, walk.h),
         error=keep(found.total, walk.error),
         steps=walk.steps + walk.live,
+        accepted=walk.accepted + good,
         rounds=walk.rounds + 1,
     )

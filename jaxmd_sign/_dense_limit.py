@@ -1,0 +1,220 @@
+"""Where the flow on a general X ends: followed until it is gradient flow, then finished exactly.
+
+Followed by a stabilised explicit method, which estimates its error, or in Diffrax where that
+method does not serve: models deeper than 2, a smoothing with a corner, T₁, float32, digits beyond
+1e-8, another rule than smoothed sign descent, a Diffrax adjoint.
+"""
+
+from typing import NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from ._batch import Flows, batch_ends
+from ._checks import Scalar
+from ._dense import DenseFlow, implicit_solver
+from ._dual import solve_dual
+from ._results import RESULTS, check, combine
+from ._rules import SmoothedSign
+from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
+from ._stages import TrackedSolver, warmup_crossing
+
+SAFETY = 1.5  # of the estimates of errors
+# Measured over thousands of random cases: errors of β up to `rtol`, and but for small ones seldom
+# twice their estimates. Longer steps than those for 5e-5 can miss a kink.
+_LOCAL, _LOOSEST, _TIGHTEST, _TIGHTER = 1.4, 5e-5, 1e-8, 1 / 16
+_KINKS = 2.5e-5
+_GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
+_RUNGS = 3
+
+
+class DenseLimit(NamedTuple):
+    """Weights at the end and at the reference time."""
+
+    u: Float[Array, " d"]
+    v: Float[Array, " d"]
+    u_reference: Float[Array, " d"]
+    v_reference: Float[Array, " d"]
+
+
+def is_stabilised(
+    dtype: np.dtype, has_corner: bool, depth: int, reference: str, rtol: Scalar
+) -> bool:
+    """Whether the stabilised method serves. At a corner its estimates are no good."""
+    fits = not has_corner and depth == 2 and reference == "start"
+    return fits and dtype == np.float64 and bool(rtol >= _TIGHTEST)
+
+
+class Units(NamedTuple):
+    """Rows that span X, and labels, with ‖X‖ = 1 and max|X⁺y| = 1; units of gradient and weight."""
+
+    X: Float[Array, "n d"]
+    y: Float[Array, " n"]
+    gradient: Float[Array, ""]
+    weight: Float[Array, ""]
+
+
+@jax.jit
+def in_units(X: Float[Array, "n d"], y: Float[Array, " n"]) -> Units:
+    """Data of full row rank in units that are frozen, as those of blocks are."""
+    left, singular, right = jnp.linalg.svd(lax.stop_gradient(X), full_matrices=False)
+    size = jnp.max(jnp.abs(right.T @ ((left.T @ lax.stop_gradient(y)) / singular)))
+    size, norm = jnp.where(size > 0, size, 1), singular[0]
+    weight = jnp.sqrt(size)
+    return Units(X / norm, y / (norm * size), norm**2 * size * weight, weight)
+
+
+def step_error(rtol: Scalar, flows: Flows, rung: Int[Array, ""] | int) -> Float[Array, " B"]:
+    """The error that a step may make for this tolerance.
+
+    Less on a later rung, where the estimate of a whole flow was too large. Where it matters that
+    gradients change sign, errors fall like h^2.3 only, and no estimate sees them: below `_KINKS`
+    they are what decides. Beside a large ε weights grow as under gradient flow, and errors too.
+    """
+    rtol, epsilon = _of_weights(jnp.minimum(rtol, _LOOSEST), flows), _largest(flows.epsilon)
+    local = _LOCAL * rtol**1.4 * jnp.minimum(1, rtol / _KINKS) ** 0.43 * _TIGHTER**rung
+    return jnp.maximum(local / (1 + _GROWTH * epsilon), 8 * jnp.finfo(epsilon.dtype).eps)
+
+
+def settling(rtol: Scalar, flows: Flows) -> Float[Array, " B"]:
+    """How small gradients over ε are where the flow is finished."""
+    return jnp.sqrt(_of_weights(rtol, flows) / 10)
+
+
+def _of_weights(rtol: Scalar, flows: Flows) -> Float[Array, " B"]:
+    """What to ask of u and v: the larger α² is, the more digits their difference loses."""
+    return jnp.asarray(rtol) / (1 + _largest(flows.alpha) ** 2)
+
+
+def _largest(x: Float[Array, "*d B"]) -> Float[Array, " B"]:
+    return lax.stop_gradient(jnp.max(x.reshape(-1, x.shape[-1]), axis=0))
+
+
+def stabilised_limit(
+    flow: DenseFlow, rtol: Scalar, *, max_steps: int, adjoint: diffrax.AbstractAdjoint
+) -> tuple[DenseLimit, Outcome]:
+    """Follow the flow, again with shorter steps where its error seems too large, and finish it.
+
+    Its derivatives are those of forward mode, whatever the adjoint.
+    """
+    assert isinstance(flow.rule, SmoothedSign)
+    X, y, gradient, weight = in_units(flow.X, flow.y)
+    each = (jnp.reshape(x, (-1, 1)) for x in (flow.rule.epsilon, flow.alpha))
+    epsilon, alpha = next(each) / gradient, next(each) / weight
+    flows = Flows(X, X.T, y, epsilon, alpha, flow.rule.smoothing)
+    size = lax.stop_gradient(jnp.max(jnp.abs(y)))
+
+    def follow(state):
+        rung, *_, tried, accepted = state
+        local = step_error(rtol, flows, rung)
+        ends = batch_ends(flows, local, settling(rtol, flows), max_steps)
+        logs, error = ends.logs[..., 0], ends.error[..., 0]
+        wrong = relative_error(X, *lax.stop_gradient((jnp.exp(logs), error)))
+        settled = ends.settled[0]
+        again = settled & ~(SAFETY * wrong <= rtol) & (rung + 1 < _RUNGS)
+        tried, accepted = tried + ends.num_steps[0], accepted + ends.num_accepted[0]
+        return rung + 1, logs, settled, again, tried, accepted
+
+    none = jnp.zeros((), int)
+    start = none, jnp.zeros((2, *flow.X.shape[1:]), size.dtype), jnp.array(False), jnp.array(True)
+    found = lax.while_loop(lambda state: state[3], follow, (*start, none, none))
+    _, logs, settled, _, tried, accepted = found
+    u, v, converged = finish(flow, *(jnp.exp(logs) * weight))
+    result = combine(
+        check(settled, RESULTS.max_steps_reached),  # pyright: ignore[reportArgumentType]
+        check(converged, RESULTS.dual_not_converged),
+    )
+    at_start = jnp.broadcast_to(flow.alpha, u.shape)
+    report = Outcome(result, tried, accepted, tried - accepted)
+    return DenseLimit(u, v, at_start, at_start), report
+
+
+def relative_error(
+    X: Float[Array, "n d"], weights: Float[Array, "2 d"], error: Float[Array, "2 d"]
+) -> Float[Array, ""]:
+    """The errors of all steps, added up, but for what the end of the flow puts right again."""
+    (u, v), (du, dv) = weights, error
+    wrong, curvature = 2 * (u * du - v * dv), 2 * (u**2 + v**2)
+    multiplier = jnp.linalg.solve((X * curvature) @ X.T, X @ wrong)
+    wrong = wrong - curvature * (X.T @ multiplier)
+    size = jnp.max(jnp.abs((u - v) * (u + v)))
+    return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
+
+
+def dense_limit(
+    flow: DenseFlow,
+    rtol: Scalar,
+    *,
+    reference: str,
+    max_steps: int,
+    adjoint: diffrax.AbstractAdjoint,
+) -> tuple[DenseLimit, Outcome]:
+    """The same in Diffrax: integrate until every gradient is far below ε, then finish exactly.
+
+    Once |g| ≤ ηε for good the flow is gradient flow slowed by ε, up to O(η): its end is the convex
+    dual problem X(u(θ)^M − v(−θ)^M) = y, θ = Xᵀν, in which weights grow as under gradient flow,
+    u e^θ for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
+    """
+    tracked = reference == "warmup"
+    rtol = tolerance_of_weights(rtol / 3, flow.alpha, flow.size, flow.depth)
+    solver = implicit_solver(rtol)
+    low = 0.5 * jnp.log(rtol)
+    solution = integrate(
+        flow,
+        TrackedSolver(solver, adjoint) if tracked else solver,
+        0.0,
+        FOREVER,
+        flow.start(),
+        rtol,
+        max_steps,
+        saveat=diffrax.SaveAt(t1=True, solver_state=tracked),
+        adjoint=adjoint,
+        event=diffrax.Event(lambda t, y, args, **_: jnp.all(args.latest_gates(t, y) <= low)),
+    )
+    u, v, _ = flow.observe(tuple(leaf[0] for leaf in solution.ys))
+
+    u, v, converged = finish(flow, u, v)
+    u_ref, v_ref, _ = flow.observe(flow.start())
+    if tracked:
+        bracket = solution.tracked.warmup
+        _, at = warmup_crossing(flow, bracket)
+        u_at, v_at, _ = flow.observe(at)
+        u_ref, v_ref = (
+            jnp.where(bracket.closed, u_at, u_ref),
+            jnp.where(bracket.closed, v_at, v_ref),
+        )
+    report = solution.report
+    finished = check(converged, RESULTS.dual_not_converged)
+    report = report._replace(result=combine(report.result, finished))
+    return DenseLimit(u, v, u_ref, v_ref), report
+
+
+def finish(
+    flow: DenseFlow, u: Float[Array, " d"], v: Float[Array, " d"]
+) -> tuple[Float[Array, " d"], Float[Array, " d"], Bool[Array, ""]]:
+    """The end of the flow from where gradients are far below ε, and whether it was found."""
+    slowness = flow.rule.slowness()
+    speed = jnp.mean(slowness) / slowness
+
+    def conjugate(theta):
+        size = (
+            _grown(u, speed * theta, flow.depth) ** 2 + _grown(v, -speed * theta, flow.depth) ** 2
+        )
+        return jnp.sum(size / speed) / 2
+
+    dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
+    theta = speed * dual.theta
+    return _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth), dual.converged
+
+
+def _grown(w: Float[Array, " d"], theta: Float[Array, " d"], depth: int) -> Float[Array, " d"]:
+    """A weight after dw/dθ = w^{M−1}; NaN beyond its blow-up, where line searches turn back."""
+    if depth == 2:
+        return w * jnp.exp(theta)
+    p = depth - 2
+    left = 1 - p * theta * w**p
+    return w * jnp.where(left > 0, left, jnp.nan) ** (-1 / p)
