@@ -74,7 +74,14 @@ class DenseFlow(eqx.Module):
 
     def observe(self, state: LogWeights):
         """u, v and the residual."""
-        return jnp.exp(state[0]), jnp.exp(state[1]), self.residual(state)
+        u, v = weights_of(jnp.stack(state), self.depth)
+        return u, v, self.residual(state)
+
+
+def weights_of(logs: Float[Array, "2 d"], depth: int) -> Float[Array, "2 d"]:
+    """u and v, but never 0: where both are, ∇Φ has no slope, and would make every slope NaN."""
+    smallest = jnp.log(jnp.finfo(logs.dtype).tiny) / (2 * depth)
+    return jnp.exp(jnp.maximum(logs, smallest))
 
 
 def as_dense(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._batch import Flows, batch_ends
 from ._checks import Scalar
-from ._dense import DenseFlow, implicit_solver
+from ._dense import DenseFlow, implicit_solver, weights_of
 from ._dual import solve_dual
 from ._results import RESULTS, check, combine
 from ._rules import SmoothedSign
@@ -123,7 +123,7 @@ def stabilised_limit(
     start = none, jnp.zeros((2, *flow.X.shape[1:]), size.dtype), jnp.array(False), jnp.array(True)
     found = lax.while_loop(lambda state: state[3], follow, (*start, none, none))
     _, logs, settled, _, tried, accepted = found
-    u, v, converged = finish(flow, *(jnp.exp(logs) * weight))
+    u, v, converged = finish(flow, *weights_of(logs + jnp.log(weight), 2))
     result = combine(
         check(settled, RESULTS.max_steps_reached),  # pyright: ignore[reportArgumentType]
         check(converged, RESULTS.dual_not_converged),

@@ -47,8 +47,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "sweep of 24 values saw. Use narrower bounds to look closer."
     )
     search_not_converged = (
-        "The search for the best epsilon did not converge: the objective may have a kink there. "
-        "Use narrower bounds, or epsilon0 near it."
+        "The search for the best epsilon did not converge: the objective may have a kink or a jump "
+        "there. Use narrower bounds, or epsilon0 near it."
     )
 
 

@@ -3,13 +3,14 @@
 from functools import partial
 from pathlib import Path
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
 
-from jaxmd_sign import RESULTS, Problem, SmoothedSign, kkt, load_problem, solve_limit
+from jaxmd_sign import RESULTS, Problem, SmoothedSign, kkt, load_problem, solve_limit, sweep
 from jaxmd_sign._problem import Dense
 
 DIABETES = Path(__file__).parent / "data" / "diabetes30_quadratic.csv"
@@ -173,6 +174,58 @@ def test_beta_is_a_difference_of_large_numbers():
         found = limit(Problem(X, y), epsilon, 2.5)
         assert found.result == RESULTS.successful
         assert relative(found.beta, ref.general_limit(X, y, epsilon, 2.5)) < 1e-8
+
+
+@pytest.mark.parametrize("rtol", [1e-5, 1e-8])
+def test_the_error_is_within_the_tolerance(rtol):
+    rng = np.random.default_rng(6)
+    for _ in range(12):
+        X, y = rng.normal(size=(3, 6)), rng.normal(size=3)
+        epsilon, alpha = 10 ** rng.uniform(-4, 1), 10 ** rng.uniform(-3, 0)
+        found = solve_limit(Problem(X, y), SmoothedSign(epsilon), alpha, rtol=rtol)
+        assert found.result == RESULTS.successful
+        truth = ref.general_limit(X, y, epsilon, alpha, rtol=1e-12)
+        assert relative(found.beta, truth) < rtol
+
+
+def test_few_digits_of_large_weights():
+    """Errors of steps kept gradients above a tiny ε for ever."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(3, 6)), rng.normal(size=3)
+    found = solve_limit(Problem(X, y), SmoothedSign(2e-4), 4.0, rtol=1e-4)
+    assert found.result == RESULTS.successful
+    assert relative(found.beta, ref.general_limit(X, y, 2e-4, 4.0)) < 1e-4
+
+
+def test_an_epsilon_and_an_alpha_for_each_coordinate():
+    """As Diffrax has it, which is told so by an adjoint."""
+    X, y = square(1)
+    rng = np.random.default_rng(1)
+    rule = SmoothedSign(10 ** rng.uniform(-2, 0, 4))
+    alpha = 10 ** rng.uniform(-2, -0.5, 4)
+    found = solve_limit(Problem(X, y), rule, alpha)
+    diffrax_found = solve_limit(Problem(X, y), rule, alpha, adjoint=diffrax.ForwardMode())
+    assert found.result == diffrax_found.result == RESULTS.successful
+    for name in ("beta", "dual", "dual_reference"):
+        assert relative(getattr(found, name), getattr(diffrax_found, name)) < 2e-8, name
+    assert int(found.stats["num_steps"]) != int(diffrax_found.stats["num_steps"])
+
+
+@pytest.mark.slow
+def test_small_epsilon_of_real_data():
+    """Weights of both signs fall below 1e-8000: where both were 0 the slope was NaN."""
+    problem = load_problem(DIABETES)
+
+    @jax.jit
+    def error(epsilon):
+        return kkt(problem, solve_limit(problem, SmoothedSign(epsilon), ALPHA)).error
+
+    epsilon, apart = 6e-5, 1e-3
+    slope = jax.grad(error)(epsilon)
+    left, right = error(epsilon * (1 - apart)), error(epsilon * (1 + apart))
+    assert float(slope) == pytest.approx(float(right - left) / (2 * apart * epsilon), rel=1e-3)
+    found = sweep(problem, epsilon, ALPHA, rtol=1e-5, variables=["kkt_error_slope"])
+    assert float(found.kkt_error_slope.item()) == pytest.approx(float(slope), rel=1e-2)
 
 
 def beta_of(problem, epsilon):

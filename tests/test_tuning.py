@@ -146,19 +146,30 @@ def rises(problem, limit):
     return limit.beta[0]
 
 
+def jumps(problem, limit):
+    """A bowl whose bottom is less deep than what lies beyond a jump."""
+    return jnp.where(limit.beta[0] > 0.64, 0, 0.01) + (limit.beta[0] - 0.6) ** 2
+
+
 def waves(problem, limit):
     return jnp.cos(60 * limit.beta[0])
 
 
 @pytest.mark.parametrize(
     ("objective", "code"),
-    [(falls, "at_upper_bound"), (rises, "at_lower_bound"), (waves, "several_minima")],
+    [
+        (falls, "at_upper_bound"),
+        (rises, "at_lower_bound"),
+        (waves, "several_minima"),
+        (jumps, "search_not_converged"),
+    ],
 )
 def test_functions_of_the_user(objective, code):
     tuned = jms.tune_epsilon(EXAMPLE, ALPHA, objective=objective)
     assert tuned.result == getattr(jms.RESULTS, code)
     limit = jms.solve_limit(EXAMPLE, jms.SmoothedSign(tuned.epsilon), ALPHA)
     assert float(tuned.objective) == pytest.approx(float(objective(EXAMPLE, limit)), abs=1e-7)
+    assert float(tuned.objective) <= np.nanmin(tuned.history["objective"]) + 1e-7
     if objective is waves:
         assert float(tuned.objective) == pytest.approx(-1, abs=1e-9)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._batch import Flows, batch_ends
-from .._dense import as_dense
+from .._dense import as_dense, weights_of
 from .._dense_limit import (
     SAFETY,
     finish,
@@ -190,7 +190,7 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
         flow = as_dense(problem, rule, alpha, settings.depth)
 
         def limit(logs):
-            u, v, converged = finish(flow, *jnp.exp(logs))
+            u, v, converged = finish(flow, *weights_of(logs, 2))
             start = jnp.broadcast_to(alpha, u.shape)
             result = combine(
                 check(settled, RESULTS.max_steps_reached),  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,6 @@
 """From an objective to the best ε: the sweep and search, the descent, and what to say of both."""
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -24,7 +25,7 @@ class Options(NamedTuple):
 
     depth: int
     rtol: float
-    max_steps: int
+    max_steps: int | None
     per: str
 
 
@@ -103,9 +104,18 @@ def _from_search(
     problem: Problem, alpha: Array, goal: Objective, found: Found, rtol: float
 ) -> Tuning:
     samples, (_, codes) = found.samples, found.samples.aux
+    least = jax.tree.map(lambda part: part[_least(samples.value)], samples)
     sweep = jax.tree.map(lambda part: part[:NUM_SWEEP], samples)
-    levels, level = goal.level(sweep.value), goal.level(found.value)
     noise = _NOISE * rtol * jnp.nanmax(goal.level(sweep.aux[0]))
+    # Beside a jump, the bracket may hold a minimum that is none of the whole.
+    jump = goal.level(least.value) < goal.level(found.value) - noise
+    best = jax.tree.map(
+        partial(jnp.where, jump),
+        (least.t, least.value, least.slope, jnp.nan),
+        (found.t, found.value, found.slope, found.curvature),
+    )
+    t, value, slope, curvature = best
+    levels, level = goal.level(sweep.value), goal.level(value)
     num_minima = count_minima(found, _NOISE * rtol * jnp.nanmax(jnp.abs(sweep.value)))
     counts = _counts(found)
     solved = counts["num_failed"] < counts["num_solves"]
@@ -116,20 +126,24 @@ def _from_search(
         check(~flat, RESULTS.flat_objective),
         check(~(levels[0] - level <= noise), RESULTS.at_lower_bound),
         check(~(levels[-1] - level <= noise), RESULTS.at_upper_bound),
-        check(found.converged, RESULTS.search_not_converged),
+        check(found.converged & ~jump, RESULTS.search_not_converged),
         check(num_minima <= 1, RESULTS.several_minima),
     )
-    epsilon = jnp.exp(jnp.where(flat, jnp.nan, found.t))
+    epsilon = jnp.exp(jnp.where(flat, jnp.nan, t))
     return Tuning(
         epsilon=epsilon,
-        objective=goal.value(found.value),
-        gradient=found.slope,
-        curvature=found.curvature,
+        objective=goal.value(value),
+        gradient=slope,
+        curvature=curvature,
         history={"epsilon": jnp.exp(samples.t), "objective": goal.value(samples.value)},
         assumptions=check_assumptions(problem, epsilon, alpha),
         result=result,
         stats=counts | {"num_minima": num_minima},
     )
+
+
+def _least(values: Float[Array, " N"]) -> Int[Array, ""]:
+    return jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
 
 
 def _counts(found: Found) -> dict[str, Int[Array, ""]]:
