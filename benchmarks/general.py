@@ -10,13 +10,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import diffrax
 import jax
 import numpy as np
 from scipy.integrate import solve_ivp
 
 import jaxmd_sign as jms
 
-from .contest import Effort, Solver, contest
+from .contest import Effort, Solver, contest, in_turns
 from .peers import SOME
 from .peers._cores import num_cores
 from .peers.general import SOLVERS, Flow
@@ -80,6 +81,44 @@ def against_peers(problem: jms.Problem, in_logs: bool, quick: bool) -> dict[str,
     found = jms.sweep(problem, epsilon, ALPHA, rtol=rows["jaxmd_sign"]["rtol"])
     rows["jaxmd_sign"]["steps"] = float(found.num_steps.mean())
     return {"unit": "ms a case", "needed": NEEDED, "rows": rows}
+
+
+def one_limit(quick: bool) -> dict[str, Any]:
+    """`solve_limit` at its default tolerance, with d/dε, and as Diffrax does it."""
+    epsilon, rows = 1e-2, {}
+    problems = {
+        "diabetes 30 × 64": jms.load_problem(DATA),
+        "Gaussian 40 × 100": jms.random_sparse_problem(jax.random.key(0), 40, 100, 5),
+    }
+    for data, problem in problems.items():
+
+        def value(epsilon, adjoint=None, problem=problem):
+            rule = jms.SmoothedSign(epsilon)
+            return jms.solve_limit(problem, rule, ALPHA, adjoint=adjoint).beta
+
+        functions = {
+            data: jax.jit(value),
+            f"{data}, with d/dε": jax.jit(lambda e, f=value: jax.jvp(f, (e,), (1.0,))),
+            f"{data}, in Diffrax": jax.jit(partial(value, adjoint=diffrax.ForwardMode())),
+        }
+        runs = {name: partial(_blocked, function) for name, function in functions.items()}
+        found = in_turns({n: partial(run, epsilon) for n, run in runs.items()}, 3, 1e3)
+        true = ref.general_limit(problem.X, problem.y, epsilon, ALPHA, rtol=1e-12)
+        for name in (data, f"{data}, in Diffrax"):
+            wrong = np.max(np.abs(runs[name](epsilon) - true)) / np.max(np.abs(true))
+            found[name]["error"] = float(wrong)
+        apart = 1e-4 * epsilon
+        sides = [runs[data](epsilon + side * apart) for side in (1, -1)]
+        difference = (sides[0] - sides[1]) / (2 * apart)
+        slope = runs[f"{data}, with d/dε"](epsilon)[1]
+        wrong = np.max(np.abs(slope - difference)) / np.max(np.abs(difference))
+        found[f"{data}, with d/dε"]["error"] = float(wrong)
+        rows |= found
+    return {"unit": "ms a limit", "rows": rows}
+
+
+def _blocked(function, epsilon):
+    return jax.tree.map(np.asarray, jax.block_until_ready(function(epsilon)))
 
 
 def _epsilons(effort: Effort) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ GROUPS: tuple[dict[str, Part], ...] = (
         "W3": trajectories.trajectories,
         "W5": derivatives.slopes,
     },
-    {"W4 real": general.real, "W4 Gaussian": general.gaussian},
+    {"W4 real": general.real, "W4 Gaussian": general.gaussian, "one limit": general.one_limit},
     {
         "one ε": derivatives.one_epsilon,
         "many ε": derivatives.many_epsilons,
@@ -38,7 +38,9 @@ GROUPS: tuple[dict[str, Part], ...] = (
 )
 
 # Not in a quick run: they take 5 minutes of a whole one.
-WHOLE_ONLY = ("one ε", "many ε", "tuning", "columns", "cores", "store", "accuracy", "bounds")
+WHOLE_ONLY = (
+    "one limit", "one ε", "many ε", "tuning", "columns", "cores", "store", "accuracy", "bounds",
+)  # fmt: skip
 
 
 def own_group() -> None:

@@ -16,6 +16,7 @@ TITLES = {
     "W3": "W3: flows of ten blocks at 200 times",
     "W4 real": "W4: limits on a general X, diabetes data 30 × 64",
     "W4 Gaussian": "W4: limits on a general X, Gaussian 40 × 100",
+    "one limit": "One limit on a general X, ε = 0.01",
     "W5": "W5: KKT error and its derivative in ε, one block",
     "W6": "W6: training, 10⁴ steps",
     "one ε": "`solve_limit` of five blocks, batched over ε",
@@ -227,6 +228,7 @@ def _of_part(name: str) -> Callable[[dict[str, Any]], str]:
 TABLES = {
     "W1 to W6": readme_table,
     "W4": general_table,
+    "one limit": _of_part("one limit"),
     "accuracy": _of_part("accuracy"),
     "bounds": _of_part("bounds"),
 }
