@@ -222,7 +222,7 @@ def _where(results: dict[str, Any]) -> str:
 
 
 def _of_part(name: str) -> Callable[[dict[str, Any]], str]:
-    return lambda results: "\n".join(_OTHERS[name](results["parts"][name]))
+    return lambda results: "\n".join(_OTHERS.get(name, _rows)(results["parts"][name]))
 
 
 TABLES = {
