@@ -106,7 +106,6 @@ def stabilised_limit(
     each = (jnp.reshape(x, (-1, 1)) for x in (flow.rule.epsilon, flow.alpha))
     epsilon, alpha = next(each) / gradient, next(each) / weight
     flows = Flows(X, X.T, y, epsilon, alpha, flow.rule.smoothing)
-    size = lax.stop_gradient(jnp.max(jnp.abs(y)))
 
     def follow(state):
         rung, *_, tried, accepted = state
@@ -119,9 +118,9 @@ def stabilised_limit(
         tried, accepted = tried + ends.num_steps[0], accepted + ends.num_accepted[0]
         return rung + 1, logs, settled, again, tried, accepted
 
-    none = jnp.zeros((), int)
-    start = none, jnp.zeros((2, *flow.X.shape[1:]), size.dtype), jnp.array(False), jnp.array(True)
-    found = lax.while_loop(lambda state: state[3], follow, (*start, none, none))
+    none, nothing = jnp.zeros((), int), jnp.zeros((2, X.shape[1]), X.dtype)
+    start = none, nothing, jnp.array(False), jnp.array(True), none, none
+    found = lax.while_loop(lambda state: state[3], follow, start)
     _, logs, settled, _, tried, accepted = found
     u, v, converged = finish(flow, *weights_of(logs + jnp.log(weight), 2))
     result = combine(
