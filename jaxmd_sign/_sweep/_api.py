@@ -55,8 +55,8 @@ def sweep(
     Solved in chunks, on all local devices and cores, in bounded memory where there is a store.
     Blocks take a few equal steps of the residual clock, about 21 for 1e-6, a general X those of a
     stabilised explicit method, and an estimate of the error of each; what is not good enough goes
-    to an adaptive solver of Diffrax, as do `reference="warmup"`, `smoothing="clip"`, depths above 2,
-    and rtol below 3e-10, for a general X below 1e-8.
+    to an adaptive solver of Diffrax, as do `reference="warmup"`, `smoothing="clip"`, depths above
+    2, and rtol below 3e-10, for a general X below 1e-8.
 
     **Arguments:**
 

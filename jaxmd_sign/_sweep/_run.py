@@ -31,7 +31,7 @@ def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, Non
         _compiled.add(_key(plan))
     threads = num_threads(plan.problem)
     rest = list(todo)
-    # To wake a thread takes as long as 50 cases. Where each has one chunk, this one has the last.
+    # To wake a thread takes as long as 75 cases. Where each has one chunk, this one has the last.
     here = rest.pop() if 0 < len(rest) <= threads else None
     todo = iter(rest)
     pool = _pool(threads, os.getpid())
