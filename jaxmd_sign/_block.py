@@ -113,6 +113,16 @@ class BlockFlow(eqx.Module):
         w, z, log_q = state
         return self.at(t).gates(jnp.exp(log_q), w, z)
 
+    def atol(self, rtol: Scalar) -> Float[Array, ""]:
+        """The absolute tolerance that suits this relative one.
+
+        A weight as small as α at the start decides how large it is at the end: α is the scale of
+        errors.
+        """
+        smallest = lax.stop_gradient(jnp.min(self.block.alpha))
+        rounding = 10 * jnp.finfo(smallest.dtype).eps
+        return jnp.minimum(rtol, jnp.maximum(rtol * smallest, rounding))
+
     def settled(self, t: Float[Array, ""], state: FlowState, tolerance: Scalar) -> Bool[Array, ""]:
         """Whether the residual and every gradient over ε are small."""
         gates_w = self.gates(t, state)[1]

@@ -88,8 +88,9 @@ def solve_trajectory(
     - `depth`: M of the model β = u^M − v^M, from 2 to 8; 2 for gradient descent.
     - `ts`: increasing times at which to save, shape (T,); 201 times from 0 to `t_end` by default.
     - `solver`: a Diffrax solver; `Dopri8` for blocks and `Kvaerno3` for other X by default.
-    - `rtol`, `atol`: tolerances, 1e-8 in float64 and 1e-5 in float32 by default. They hold for
-        weights in units of √(Y/Σ|x|) and for logarithms of weights.
+    - `rtol`: relative tolerance of a step, 1e-8 in float64 and 1e-5 in float32 by default.
+    - `atol`: absolute tolerance of a step, of weights in units of √(Y/Σ|x|) and of logarithms of
+        weights; by default `rtol`, for blocks times α in these units where that is below 1.
     - `max_steps`: most solver steps (per block).
     - `adjoint`: as in `solve_limit`.
     - `throw`: raise if the solve fails, rather than return NaN and a `result`.
@@ -104,11 +105,10 @@ def solve_trajectory(
         Array([0.6021, 0.3104], dtype=float64)
     """
     rule, alpha = prepare(problem, rule, alpha, depth)
-    rtol = usable_rtol(rtol, problem.dtype)
-    atol = rtol if atol is None else usable_atol(atol)
     # Arrays, since floats would be constants of the program, and others be compiled anew.
-    tolerances = np.asarray(rtol, problem.dtype), np.asarray(atol, problem.dtype)
-    settings = _Settings(depth, solver, *tolerances, usable_steps(max_steps), adjoint)
+    relative = np.asarray(usable_rtol(rtol, problem.dtype), problem.dtype)
+    absolute = None if atol is None else np.asarray(usable_atol(atol), problem.dtype)
+    settings = _Settings(depth, solver, relative, absolute, usable_steps(max_steps), adjoint)
     if ts is not None:
         ts = as_times(ts).astype(problem.dtype)
     flow = _solve_trajectory(problem, rule, alpha, ts, settings)
@@ -121,7 +121,7 @@ class _Settings(NamedTuple):
     depth: int
     solver: diffrax.AbstractAdaptiveSolver | None
     rtol: Scalar
-    atol: Scalar
+    atol: Scalar | None
     max_steps: int
     adjoint: diffrax.AbstractAdjoint | None
 
@@ -181,16 +181,19 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
 
 def _settle(system, settings: _Settings, solver, saveat, adjoint) -> Solved:
     """Integrate until residual and gradients are small."""
-    tolerance = 0.01 * settings.rtol
+    rtol, atol = settings.rtol, settings.atol
+    if atol is None and isinstance(system, BlockFlow):
+        atol = system.atol(rtol)
+    tolerance = 0.01 * rtol
     return integrate(
         system,
         solver,
         0.0,
         FOREVER,
         system.start(),
-        settings.rtol,
+        rtol,
         settings.max_steps,
-        atol=settings.atol,
+        atol=atol,
         saveat=saveat,
         adjoint=adjoint,
         event=diffrax.Event(lambda t, y, args, **_: args.settled(t, y, tolerance)),
@@ -226,10 +229,11 @@ def _block_solver(settings: _Settings) -> diffrax.AbstractSolver:
 def _solver(settings: _Settings) -> diffrax.AbstractSolver:
     if isinstance(settings.solver, diffrax.AbstractImplicitSolver):
         # What Diffrax does for a bare solver: the root finder takes the solver's tolerances.
+        atol = settings.rtol if settings.atol is None else settings.atol
         return eqx.tree_at(
             lambda s: (s.root_finder.rtol, s.root_finder.atol, s.root_finder.norm),
             settings.solver,
-            (settings.rtol, settings.atol, optx.max_norm),
+            (settings.rtol, atol, optx.max_norm),
         )
     return implicit_solver(settings.rtol) if settings.solver is None else settings.solver
 
@@ -251,7 +255,7 @@ def _save(system, ts, settings: _Settings, solver, adjoint) -> tuple[_Saved, Out
     gated = isinstance(system, Gated)
     saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(t1=True)] * 2, solver_state=gated)
     if gated:
-        solver = TrackedSolver(solver, adjoint)
+        solver = TrackedSolver(solver, adjoint, smooth=isinstance(system, BlockFlow))
     solution = _settle(system, settings, solver, saveat, SavesAt(adjoint, ts))
     (_, t_end), (states, end) = solution.ts, solution.ys
     end_time = t_end[0]

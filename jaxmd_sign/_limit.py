@@ -193,7 +193,10 @@ def _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoin
     pace = data.gather(jnp.broadcast_to(start ** (2 * depth - 2) / rule.slowness(), start.shape))
     follow = jnp.where(data.mask, data.x * pace, 0)
     kernel = follow * (problem.y / jnp.sum(data.x * follow, axis=-1))[:, None]
-    beta = jnp.where(batch.still, kernel, batch.signs * power_difference(w, omega, depth))
+    # w only grows and ω only shrinks. Where rounding hides it, the sign of β is still known, and
+    # with it that of ∇Φ.
+    growth = jnp.maximum(power_difference(w, omega, depth), jnp.finfo(problem.dtype).tiny)
+    beta = jnp.where(batch.still, kernel, batch.signs * growth)
     beta_ref = batch.signs * power_difference(w_ref, omega_ref, depth)
     return _assemble(
         problem,

@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
+from ._hermite import HermiteInterpolation, Jet, jet
+
 # An accepted step is smooth at the tolerance; a few shorter ones cross it at the same accuracy.
 _CROSSING_STEPS = 6
 
@@ -43,7 +45,8 @@ class CornerController(diffrax.PIDController):
     """For a field with a corner where a gate is 0: a step over one is kept only if y hardly moves.
 
     The error that a solver sees there is of second order, but that of derivatives is of first. A
-    step that is not kept is cut where the gate, were it straight, would be 0.
+    step that is not kept is cut where the gate, were it straight, would be 0, but not below what
+    moves t: a step of length 0 is the last that Diffrax takes.
     """
 
     factormin: float = 1e-6
@@ -52,13 +55,15 @@ class CornerController(diffrax.PIDController):
         start, end = args.gates(t0, y0), args.gates(t1, y1_candidate)
         over = (jnp.sign(start) != jnp.sign(end)) & jnp.isfinite(start) & jnp.isfinite(end)
         share = jnp.min(jnp.where(over, start / jnp.where(over, start - end, 1), 1))
-        cut = self.safety / jnp.clip(share, self.factormin, self.safety**2)
+        length, rounding = t1 - t0, jnp.finfo(jnp.result_type(t0)).eps * jnp.abs(t1)
+        least = jnp.maximum(self.factormin, 4 * rounding / length)
+        cut = self.safety / jnp.clip(share, least, self.safety**2)
 
         def tolerance(y):
             return self.atol + self.rtol * jnp.abs(y)
 
         moved = jax.tree.map(lambda a, b: (b - a) / tolerance(b), y0, y1_candidate)
-        far = jnp.any(over) & (self.norm(moved) > 1)
+        far = jnp.any(over) & (self.norm(moved) > 1) & (length > 16 * rounding)
         y_error = jax.tree.map(
             lambda error, y: jnp.where(far, cut**error_order * tolerance(y), error),
             y_error,
@@ -79,22 +84,30 @@ class TrackedState(NamedTuple):
     solver: Any
     warmup: Bracket
     sign: Bracket
+    jet: Jet | None
 
 
 class TrackedSolver(diffrax.AbstractAdaptiveSolver):
     """A Diffrax solver that remembers where the gates of `args` (a `Gated`) closed.
 
     `warmup` keeps the first step after which no gate of an ω is open, `sign` the last step in
-    which each gate of a w closed. Rejected steps leave no trace.
+    which each gate of a w closed. Rejected steps leave no trace. `smooth`: between steps, follow
+    derivatives of the flow rather than the solver's interpolant.
     """
 
     solver: diffrax.AbstractSolver
+    smooth: bool = eqx.field(static=True)
 
-    def __init__(self, solver: diffrax.AbstractSolver, adjoint: diffrax.AbstractAdjoint):
+    def __init__(
+        self,
+        solver: diffrax.AbstractSolver,
+        adjoint: diffrax.AbstractAdjoint,
+        smooth: bool = False,
+    ):
         # What Diffrax does for a bare solver: forward mode needs plain loops inside a step.
         if isinstance(adjoint, diffrax.ForwardMode) and getattr(solver, "scan_kind", "") is None:
             solver = eqx.tree_at(lambda s: s.scan_kind, solver, "lax", is_leaf=lambda x: x is None)
-        self.solver = solver
+        self.solver, self.smooth = solver, smooth
 
     @property
     def term_structure(self):
@@ -102,7 +115,7 @@ class TrackedSolver(diffrax.AbstractAdaptiveSolver):
 
     @property
     def interpolation_cls(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.solver.interpolation_cls
+        return HermiteInterpolation if self.smooth else self.solver.interpolation_cls
 
     @property
     def term_compatible_contr_kwargs(self):
@@ -124,7 +137,8 @@ class TrackedSolver(diffrax.AbstractAdaptiveSolver):
         each = args.gates(t0, y0).shape[1:]
         here = Bracket(jnp.asarray(t0), y0, jnp.array(False))
         sign = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, each + jnp.shape(leaf)), here)
-        return TrackedState(self.solver.init(terms, t0, t1, y0, args), here, sign)
+        start = jet(args.field, here.t, y0) if self.smooth else None
+        return TrackedState(self.solver.init(terms, t0, t1, y0, args), here, sign, start)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         y1, error, dense, inner, result = self.solver.step(
@@ -132,12 +146,17 @@ class TrackedSolver(diffrax.AbstractAdaptiveSolver):
         )
         (omega0, w0), (omega1, w1) = args.gates(t0, y0), args.gates(t1, y1)
         here = Bracket(jnp.asarray(t0), y0, jnp.array(True))
-        there = Bracket(jnp.asarray(t1), y1, jnp.array(True)) if args.unimodal else here
+        there = Bracket(jnp.asarray(t1), y1, jnp.array(True))
         open0, open1 = jnp.any(omega0 > 0), jnp.any(omega1 > 0)
         warmup = _where(open0 & ~open1 & ~solver_state.warmup.closed, here, solver_state.warmup)
         closes = (w0 > 0) & (w1 <= 0)
-        sign = jax.vmap(_where, in_axes=(0, None, 0))(closes, there, solver_state.sign)
-        return y1, error, dense, TrackedState(inner, warmup, sign), result
+        reached = there if args.unimodal else here
+        sign = jax.vmap(_where, in_axes=(0, None, 0))(closes, reached, solver_state.sign)
+        end = None
+        if self.smooth:
+            end = jet(args.field, there.t, y1)
+            dense = {"start": solver_state.jet, "end": end}
+        return y1, error, dense, TrackedState(inner, warmup, sign, end), result
 
 
 def _where(pred: Bool[Array, ""], new: Bracket, old: Bracket) -> Bracket:

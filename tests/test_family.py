@@ -373,6 +373,29 @@ def test_epsilon_and_alpha_per_coordinate(smoothing, depth):
             assert relative(limit.dual[i, at], dual[at]) <= 1e-7
 
 
+def test_a_column_that_hardly_moves_keeps_its_sign():
+    """β = w^8 − ω^8 of the first column is 1e-27, and its rounding error a hundred times that."""
+    x, y = np.array([-0.41622755, -2.80484561, 1.00243616, 2.18535134]), 0.48260237
+    epsilon = np.array([4.76436235, 2.43404244e-04, 2.91168617e-04, 2.61326476e-05])
+    alpha = np.array([0.01238646, 0.17996814, 0.12739583, 0.00625098])
+    problem = jms.Problem(x[None], [y])
+    limit = jms.solve_limit(problem, jms.SmoothedSign(epsilon, "tanh"), alpha, depth=8)
+    expected = family.family_limit(x, y, epsilon, alpha, "tanh", 8)
+    np.testing.assert_array_equal(np.sign(limit.beta), np.sign(x))
+    np.testing.assert_allclose(jms.kkt(problem, limit).error, expected.kkt_error, rtol=1e-7)
+
+
+def test_a_corner_that_rounding_hides_does_not_stop_the_clock():
+    """The corner of `clip` lies so near a step's end that the rest of the way does not move t."""
+    x = np.array([0.09872061, 2.59752563, -0.35355903, 0.51451668])
+    y, epsilon, alpha = -2.493748718733792, 0.0003712222071827302, 0.061967268512799836
+    problem, rule = jms.Problem(x[None], [y]), jms.SmoothedSign(epsilon, "clip")
+    limit = jms.solve_limit(problem, rule, alpha)
+    assert limit.result == jms.RESULTS.successful
+    beta = family.family_limit(x, y, epsilon, alpha, "clip").beta
+    assert relative(limit.beta, beta) < 2e-8
+
+
 @pytest.mark.parametrize(("smoothing", "depth"), [("abs", 2), ("clip", 3), ("tanh", 4)])
 def test_weights_are_ordered_by_data_over_epsilon(smoothing, depth):
     rng = np.random.default_rng(6)

@@ -108,6 +108,17 @@ def test_weights_residual_and_gradients(case, epsilon, alpha):
     np.testing.assert_array_equal(path.ts, TS)
 
 
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize(("epsilon", "alpha"), [(3.5, 0.014), (0.9, 0.0066), (0.05, 0.002)])
+def test_values_between_steps_are_as_good_as_steps(epsilon, alpha, rtol):
+    """Where gradients below ε let weights grow for long, steps are long."""
+    x, y, ts = np.array([0.33, -0.57]), -0.97, np.linspace(0, 40, 60)
+    truth = ref.block_trajectory(x, y, epsilon, alpha, ts)
+    path = flow(Problem(x[None], [y]), epsilon, alpha, ts, rtol=rtol)
+    for found, expected in ((path.u, truth.u), (path.v, truth.v)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=4 * rtol)
+
+
 def test_stage_ends(case):
     _, path, truth = case
     for columns, block in zip(COLUMNS, truth, strict=True):

@@ -68,11 +68,7 @@ def epsilon_of(block: Block) -> Float[Array, ""]:
 
 
 def follow(block: Block, effort: Effort) -> Path:
-    """The flow in time until it settles, at the steps of its solver and at its crossings.
-
-    A weight as small as α at the start decides how large it is at the end: α is the scale of
-    errors.
-    """
+    """The flow in time until it settles, at the steps of its solver and at its crossings."""
     flow = BlockFlow(block, jnp.ones_like(block.target))
     adjoint = diffrax.ForwardMode()
     steps, end = diffrax.SubSaveAt(t0=True, steps=True), diffrax.SubSaveAt(t1=True)
@@ -84,7 +80,7 @@ def follow(block: Block, effort: Effort) -> Path:
         flow.start(),
         effort.rtol,
         effort.max_steps,
-        atol=effort.rtol * jnp.minimum(1, block.alpha),
+        atol=flow.atol(effort.rtol),
         saveat=diffrax.SaveAt(subs=[steps, end], solver_state=True),
         adjoint=adjoint,
         event=diffrax.Event(lambda t, y, args, **_: args.settled(t, y, 0.01 * effort.rtol)),
