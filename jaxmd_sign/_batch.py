@@ -214,9 +214,8 @@ def _attempt(
     velocity = flows.velocity(c, new)
     bend = (velocity - walk.velocity) * inverse_h
     doubt = ERROR * (there - walk.weights - integral(walk.velocity, velocity, bend, walk.bend))
-    error = lax.stop_gradient(jnp.where(tiny, new - there, doubt))
-    carried = lax.stop_gradient(walk.error * growth(new))
-    total = carried + jnp.where(tiny, 0, error)
+    error = jnp.where(tiny, new - there, doubt)
+    total = walk.error * growth(new) + jnp.where(tiny, 0, error)
     return _Attempt(new, deep, velocity, bend, c, trend, error, total)
 
 

@@ -136,12 +136,19 @@ def relative_error(
     X: Float[Array, "n d"], weights: Float[Array, "2 d"], error: Float[Array, "2 d"]
 ) -> Float[Array, ""]:
     """The errors of all steps, added up, but for what the end of the flow puts right again."""
-    (u, v), (du, dv) = weights, error
-    wrong, curvature = 2 * (u * du - v * dv), 2 * (u**2 + v**2)
-    multiplier = jnp.linalg.solve((X * curvature) @ X.T, X @ wrong)
-    wrong = wrong - curvature * (X.T @ multiplier)
+    u, v = weights
     size = jnp.max(jnp.abs((u - v) * (u + v)))
-    return jnp.max(jnp.abs(wrong)) / jnp.where(size > 0, size, 1)
+    return jnp.max(jnp.abs(change_left(X, weights, error))) / jnp.where(size > 0, size, 1)
+
+
+def change_left(
+    X: Float[Array, "n d"], weights: Float[Array, "2 d"], change: Float[Array, "2 d"]
+) -> Float[Array, " d"]:
+    """What the end of the flow leaves of the change of β that comes from one of u and v."""
+    (u, v), (du, dv) = weights, change
+    moved, curvature = 2 * (u * du - v * dv), 2 * (u**2 + v**2)
+    multiplier = jnp.linalg.solve((X * curvature) @ X.T, X @ moved)
+    return moved - curvature * (X.T @ multiplier)
 
 
 def dense_limit(

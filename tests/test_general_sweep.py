@@ -125,6 +125,24 @@ def test_slopes():
     assert np.max(np.abs(found.kkt_error_slope[:, 0] - truth) / scale) <= 1e-3
 
 
+def test_a_slope_in_doubt_is_not_a_number():
+    """At ε = 1e-6 steps of a value at rtol 1e-5 made a slope of 150 times its size."""
+    problem, wanted = jms.load_problem(DATA), ["kkt_error", "kkt_error_slope"]
+    epsilon, share = np.array([1e-6, 2e-6, 1e-5]), 0.02
+    loose, tight = (
+        jms.sweep(problem, epsilon, ALPHA, rtol=rtol, variables=wanted) for rtol in (1e-5, 1e-6)
+    )
+    around = [jms.sweep(problem, e * epsilon, ALPHA, rtol=1e-6) for e in (1 - share, 1 + share)]
+    below, above = (sides.kkt_error.values[:, 0] for sides in around)
+    truth = (above - below) / (2 * share * epsilon)
+    for found in (loose, tight):
+        slope = found.kkt_error_slope.values[:, 0]
+        known = np.isfinite(slope)
+        assert np.all(found.result == 0) and np.all(np.isfinite(found.kkt_error))
+        assert np.count_nonzero(known) >= 2
+        np.testing.assert_allclose(slope[known], truth[known], rtol=0.1)
+
+
 def test_blocks_agree_with_the_residual_clock():
     X = np.array([[1.3, 0.0, -0.7, 0.0], [0.0, 0.6, 0.0, -0.9]])
     y = np.array([1.0, -0.8])

@@ -70,7 +70,8 @@ def sweep(
     - `reference`: where D is measured from, as in `solve_limit`.
     - `rtol`: relative tolerance of β_∞ in each block; the default is 1e-5 in float32, and None as
         in `solve_limit`. A looser one than 2e-5 over the columns of a block, or 5e-5 for a general
-        X, is taken as that. `kkt_error_slope` is right to a hundred times that.
+        X, is taken as that. `kkt_error_slope` is right to a hundred times that; on a general X it
+        is NaN where its estimated error is larger, as for an ε of 1e-6 on real data.
     - `variables`: which variables to compute, by default all but `kkt_error_slope`, the derivative
         of `kkt_error` in ε. `result` always comes along.
     - `max_steps`: most solver steps per block. More of them may go on with a store of fewer.

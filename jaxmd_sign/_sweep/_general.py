@@ -16,6 +16,7 @@ from .._batch import Flows, batch_ends
 from .._dense import as_dense, weights_of
 from .._dense_limit import (
     SAFETY,
+    change_left,
     finish,
     in_units,
     is_stabilised,
@@ -38,7 +39,8 @@ _WIDTH, _WIDE = 32, 1024  # members of a chunk on a CPU, and elsewhere
 _FEW = 32  # on a CPU, each a chunk of its own: then no core is without work
 _FINISHED = 4, 32  # members that are finished together, if there are few and else
 _NUMBERS = 2**22  # entries of their matrices, at most
-_RUNGS = 2
+_RUNGS = 2, 3  # for values, and where slopes in ε are wanted
+_SLOPE = 100  # the tolerance of a slope is so much larger than that of a value
 _MOST_FEATURES = 512  # for whose Jacobians the adaptive solver has room
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 _met = set()  # programs that this process has compiled
@@ -61,24 +63,31 @@ def solve_general(
     """As `solve_cases`, with the numbers of the cases that this method does not vouch for."""
     found: dict[str, np.ndarray] = {}
     left = np.arange(len(epsilon))
-    taken = np.zeros(len(epsilon), "int32")
-    for rung in range(_RUNGS):
-        again = []
+    taken, off = np.zeros(len(epsilon), "int32"), np.zeros((2, len(epsilon)))
+    ended = np.ones(len(epsilon), bool)
+    allowed = settings.rtol * np.array([1 / SAFETY, _SLOPE])[:, None]
+    for rung in range(_RUNGS[settings.wants("kkt_error_slope")]):
         for one in np.unique(which[left]) if which is not None else (None,):
             some = left if which is None else left[which[left] == one]
             problem = problems if one is None else _one_of(problems, one)
-            values, error, steps = _solve(problem, settings, epsilon[some], alpha[some], rung)
+            values, *wrong, steps = _solve(problem, settings, epsilon[some], alpha[some], rung)
             taken[some] += steps
+            # What did not come to its end with shorter steps stays as it was with longer ones.
+            new = (values["result"] == 0) | (rung == 0)
+            off[:, some[new]] = np.stack(wrong)[:, new]
             for name, value in values.items():
                 if name not in found:
                     found[name] = np.zeros((len(epsilon), *value.shape[1:]), value.dtype)
-                found[name][some] = value
-            again.append(some[(values["result"] == 0) & ~(SAFETY * error <= settings.rtol)])
-        left = np.sort(np.concatenate(again))
+                found[name][some[new]] = value[new]
+            ended[some] = values["result"] == 0
+        good = off <= allowed
+        left = np.flatnonzero(ended & ~np.all(good, axis=0))
         if not left.size:
             break
+    if settings.wants("kkt_error_slope"):
+        found["kkt_error_slope"][~good[1]] = np.nan  # its case may be right all the same
+    left = np.flatnonzero((found["result"] != 0) | ~good[0])
     found["num_steps"] = taken
-    left = np.union1d(left, np.flatnonzero(found["result"]))  # smaller steps would not help those
     if problems.num_features > _MOST_FEATURES:
         # The adaptive solver's matrices would not fit: rather no number than a doubtful one.
         doubtful = left[found["result"][left] == 0]
@@ -96,8 +105,8 @@ def _one_of(problems: Problem, number: np.integer) -> Problem:
 
 def _solve(
     problem: Problem, settings: Settings, epsilon: np.ndarray, alpha: np.ndarray, rung: int
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Variables of these cases of one problem, estimated relative errors of β, and steps."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Variables of these cases of one problem, estimated errors of β and of dβ/dε, and steps."""
     order = np.lexsort((alpha, epsilon))  # the slowest first
     X, y, gradient, weight = (np.asarray(x) for x in in_units(*full_rank(problem)))
     XT = np.ascontiguousarray(X.T)
@@ -120,26 +129,27 @@ def _solve(
             parts = first + list(pool.map(solve, rest))
     else:
         parts = first + [solve(chunk) for chunk in rest]
-    logs, tangent, error, steps, settled = (
-        np.concatenate([part[i] for part in parts])[: len(order)] for i in range(5)
+    *moved, steps, settled = (
+        np.concatenate([part[i] for part in parts])[: len(order)] for i in range(6)
     )
-    values, errors = {}, np.zeros(len(order))
+    values, errors, doubts = {}, np.zeros(len(order)), np.zeros(len(order))
     about = settings.of_program()
     n, d = X.shape
     batch = _FINISHED[0] if len(order) <= _FINISHED[0] else _FINISHED[1]
     batch = max(1, min(batch, _NUMBERS // (n * d)))
     for at in _padded(np.arange(len(order)), batch).reshape(-1, batch):
         case = order[at]
-        state = logs[at], tangent[at], error[at], steps[at], settled[at]
-        described, wrong = _finish(problem, state, epsilon[case], alpha[case], about)
-        errors[case] = wrong
+        state = *(leaf[at] for leaf in moved), steps[at], settled[at]
+        described, errors[case], doubts[case] = _finish(
+            problem, state, epsilon[case], alpha[case], about
+        )
         for name, value in described.items():
             if name not in values:
                 values[name] = np.zeros((len(order), *value.shape[1:]), value.dtype)
             values[name][case] = value
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    return values, errors, steps[back]
+    return values, errors, doubts, steps[back]
 
 
 def _padded(index: np.ndarray, multiple: int) -> np.ndarray:
@@ -148,7 +158,7 @@ def _padded(index: np.ndarray, multiple: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_OPTIONS)
 def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
-    """log u, log v, their slopes in ε, errors, steps and whether settled: members first."""
+    """log u and log v, errors, slopes of both in ε, steps and whether settled: members first."""
 
     def solve(shared, given):
         X, XT, y, gradient, weight, rtol, rung = shared
@@ -161,16 +171,15 @@ def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
                 flows = Flows(X, XT, y, *units, SMOOTHINGS[smoothing])
                 local = step_error(rtol, flows, rung)
                 ends = batch_ends(flows, local, settling(rtol, flows), max_steps)
-                return ends.logs + jnp.log(weight), ends
+                return (ends.logs + jnp.log(weight), ends.error * weight), ends
 
             if slope:
                 unit = jnp.ones_like(epsilon)
-                logs, tangent, ends = jax.jvp(run, (epsilon,), (unit,), has_aux=True)
+                found, tangent, ends = jax.jvp(run, (epsilon,), (unit,), has_aux=True)
             else:
-                logs, ends = run(epsilon)
-                tangent = jnp.zeros_like(logs)
-            moved = logs, tangent, ends.error * weight
-            moved = tuple(jnp.moveaxis(x, -1, 0) for x in moved)
+                found, ends = run(epsilon)
+                tangent = jax.tree.map(jnp.zeros_like, found)
+            moved = (jnp.moveaxis(x, -1, 0) for x in (*found, *tangent))
             return *moved, ends.num_steps, ends.settled
 
         return jax.lax.map(chunk, given)
@@ -182,10 +191,10 @@ def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
 
 @partial(jax.jit, static_argnames="settings")
 def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
-    """The limits of a batch, their variables, and the estimated errors of β."""
+    """The limits of a batch, their variables, and the estimated errors of β and of dβ/dε."""
 
     def one(problem, state, epsilon, alpha):
-        logs, tangent, error, steps, settled = state
+        logs, error, tangent, error_tangent, steps, settled = state
         rule = rule_of(epsilon, settings.smoothing)
         flow = as_dense(problem, rule, alpha, settings.depth)
 
@@ -203,6 +212,12 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
 
         with matmul_precision():
             values = described(problem, limit, logs, tangent, settings)
-            return values, relative_error(flow.X, jnp.exp(logs), error)
+            weights = jnp.exp(logs)
+            wrong, doubt = relative_error(flow.X, weights, error), jnp.zeros(())
+            if settings.wants("kkt_error_slope"):
+                slopes = error_tangent, weights * tangent
+                left, size = (jnp.max(jnp.abs(change_left(flow.X, weights, x))) for x in slopes)
+                doubt = left / jnp.where(size > 0, size, 1)
+            return values, wrong, doubt
 
     return jax.vmap(one, in_axes=(None, 0, 0, 0))(problem, state, epsilon, alpha)
