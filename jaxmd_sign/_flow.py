@@ -77,7 +77,8 @@ def solve_trajectory(
     r"""The flow (12), (71)–(72) or that of Adam, from u(0) = v(0) = α, in time.
 
     It ends by itself when the residual is small. A block problem is solved block by block, each
-    with its own steps. T₁ and T₂ are exact to the solver's accuracy, whatever `ts`.
+    with its own steps, and is as accurate between them as at them. T₁ and T₂ are exact to the
+    solver's accuracy, whatever `ts`.
 
     **Arguments:**
 

@@ -125,6 +125,15 @@ def test_slopes():
     assert np.max(np.abs(found.kkt_error_slope[:, 0] - truth) / scale) <= 1e-3
 
 
+@pytest.mark.parametrize("seed", [2, 5, 7, 9])
+def test_steps_do_not_keep_gradients_above_a_tiny_epsilon(seed):
+    """With steps chosen by the tolerance alone none of these ends within 20,000."""
+    X, y = small(seed)
+    found = jms.sweep(jms.Problem(X, y), [1e-6, 1e-5], ALPHA, rtol=5e-5)
+    assert np.all(found.result == 0) and np.all(found.num_steps < 6_000)
+    assert np.max(errors(found, X, y, ALPHA)) <= 5e-5
+
+
 def test_a_slope_in_doubt_is_not_a_number():
     """At ε = 1e-6 steps of a value at rtol 1e-5 made a slope of 150 times its size."""
     problem, wanted = jms.load_problem(DATA), ["kkt_error", "kkt_error_slope"]
