@@ -43,9 +43,9 @@ class DenseFlow(eqx.Module):
         return log_alpha, log_alpha
 
     def weights(self, state: LogWeights) -> Float[Array, "2 d"]:
-        """u and v, finite in a step that is far too long: it is refused, and so must its slopes be.
+        """u and v, finite even in a step so long that it will be refused.
 
-        Of one that is not finite, the linear solver in the derivative of an implicit step raises.
+        Of one that is not, the linear solver in the derivative of an implicit step would raise.
         """
         largest = 0.4 * jnp.log(jnp.finfo(self.X.dtype).max) / self.depth
         return jnp.exp(jnp.minimum(jnp.stack(state), largest))

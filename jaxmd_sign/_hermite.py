@@ -13,9 +13,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-_DERIVATIVES = 3
-
-
 Jet = tuple[PyTree[Float[Array, "..."]], ...]
 
 
@@ -73,12 +70,10 @@ class HermiteInterpolation(diffrax.AbstractLocalInterpolation):
 
 def _weights(share: Float[Array, ""], length: Float[Array, ""]) -> list[Float[Array, ""]]:
     """Of the derivatives at an end: 1 for one of them there, and 0 for all others at both ends."""
-    order = _DERIVATIVES
-    far = (1 - share) ** (order + 1)
     return [
-        far
+        (1 - share) ** 4
         * (length * share) ** j
-        * sum(comb(order + m, m) * share**m for m in range(order - j + 1))
         / factorial(j)
-        for j in range(order + 1)
+        * sum(comb(3 + m, m) * share**m for m in range(4 - j))
+        for j in range(4)
     ]
