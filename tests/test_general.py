@@ -11,6 +11,7 @@ import pytest
 import reference as ref
 
 from jaxmd_sign import RESULTS, Problem, SmoothedSign, kkt, load_problem, solve_limit, sweep
+from jaxmd_sign._dense import as_dense
 from jaxmd_sign._problem import Dense
 
 DIABETES = Path(__file__).parent / "data" / "diabetes30_quadratic.csv"
@@ -252,3 +253,14 @@ def test_derivative_in_epsilon(epsilon):
     assert np.max(error) < 1e-6 * np.max(np.abs(truth))
     assert relative(epsilon * forward, truth) < 1e-5
     np.testing.assert_allclose(backward, forward @ direction, rtol=1e-10)
+
+
+@pytest.mark.parametrize("depth", [2, 8])
+def test_a_step_that_is_far_too_long_is_finite_and_so_is_its_slope(depth):
+    """Else the linear solver in the derivative of an implicit step raises, for a whole batch."""
+    rng = np.random.default_rng(0)
+    problem = Problem(rng.normal(size=(3, 6)), rng.normal(size=3))
+    flow = as_dense(problem, SmoothedSign(1e-6), jnp.asarray(0.05), depth)
+    far = jnp.full(6, 1e4), jnp.full(6, -1e4)
+    slopes = jax.jacfwd(lambda state: flow.field(jnp.zeros(()), state))(far)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
