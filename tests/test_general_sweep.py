@@ -152,6 +152,19 @@ def test_a_slope_in_doubt_is_not_a_number():
         np.testing.assert_allclose(slope[known], truth[known], rtol=0.1)
 
 
+def test_a_slope_of_nothing_is_not_in_doubt():
+    """A square X has one interpolator, whatever ε is."""
+    rng, epsilon = np.random.default_rng(0), np.geomspace(1e-3, 1e3, 7)
+    problem = jms.Problem(rng.normal(size=(4, 4)), rng.normal(size=4))
+    plain, found = (
+        jms.sweep(problem, epsilon, ALPHA, variables=["kkt_error", "num_steps", *more])
+        for more in ([], ["kkt_error_slope"])
+    )
+    assert np.all(found.result == 0)
+    np.testing.assert_allclose(found.kkt_error_slope, 0, atol=1e-15)
+    assert np.all(found.num_steps <= 1.1 * plain.num_steps)  # none is solved again
+
+
 def test_blocks_agree_with_the_residual_clock():
     X = np.array([[1.3, 0.0, -0.7, 0.0], [0.0, 0.6, 0.0, -0.9]])
     y = np.array([1.0, -0.8])

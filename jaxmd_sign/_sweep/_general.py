@@ -25,6 +25,7 @@ from .._dense_limit import (
     step_error,
 )
 from .._limit import checked, limit_of_weights
+from .._powers import power_difference
 from .._problem import Dense, Problem, full_rank, matmul_precision
 from .._results import RESULTS, check, combine
 from .._smoothing import SMOOTHINGS
@@ -39,8 +40,9 @@ _WIDTH, _WIDE = 32, 1024  # members of a chunk on a CPU, and elsewhere
 _FEW = 32  # on a CPU, each a chunk of its own: then no core is without work
 _FINISHED = 4, 32  # members that are finished together, if there are few and else
 _NUMBERS = 2**22  # entries of their matrices, at most
-_RUNGS = 2, 3  # for values, and where slopes in ε are wanted
+_RUNGS, _RUNGS_OF_SLOPES = 2, 3
 _SLOPE = 100  # the tolerance of a slope is so much larger than that of a value
+_STILL = 1e-8  # d log β / d log ε that is next to none: no digits are asked of it
 _MOST_FEATURES = 512  # for whose Jacobians the adaptive solver has room
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 _met = set()  # programs that this process has compiled
@@ -66,7 +68,7 @@ def solve_general(
     taken, off = np.zeros(len(epsilon), "int32"), np.zeros((2, len(epsilon)))
     ended = np.ones(len(epsilon), bool)
     allowed = settings.rtol * np.array([1 / SAFETY, _SLOPE])[:, None]
-    for rung in range(_RUNGS[settings.wants("kkt_error_slope")]):
+    for rung in range(_RUNGS_OF_SLOPES if settings.wants("kkt_error_slope") else _RUNGS):
         for one in np.unique(which[left]) if which is not None else (None,):
             some = left if which is None else left[which[left] == one]
             problem = problems if one is None else _one_of(problems, one)
@@ -217,6 +219,9 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
             if settings.wants("kkt_error_slope"):
                 slopes = error_tangent, weights * tangent
                 left, size = (jnp.max(jnp.abs(change_left(flow.X, weights, x))) for x in slopes)
+                beta = power_difference(weights[0], weights[1], 2)
+                still = _STILL * jnp.max(jnp.abs(beta)) / epsilon
+                size = jnp.maximum(size, still)
                 doubt = left / jnp.where(size > 0, size, 1)
             return values, wrong, doubt
 
