@@ -89,8 +89,9 @@ def _cheapest(solver: Solver, errors, needed: float, effort: Effort) -> Record:
     last = len(solver.rtols) - 1
     usual = 0 if solver.like else int(np.sum(solver.rtols > needed / 10))
     low, high = -1, min(last, usual)
-    while high >= _DECADE and tried(high)[0] == np.inf:  # too tight for its bound on steps
-        high -= _DECADE
+    around = (*range(high, -1, -_DECADE), *range(high, last + 1, _DECADE))
+    # At the usual one it may finish nothing: too tight for its bound on steps, or too loose.
+    high = next((i for i in around if tried(i)[0] < np.inf), high)
     while high < last and needed < tried(high)[0] < np.inf:  # from the usual to the costly
         low, high = high, min(last, high + _DECADE)
     if tried(high)[0] > needed:

@@ -32,6 +32,11 @@ def test_the_loosest_tolerance_that_will_do():
     rows = contest.contest(
         {
             "good": contest.Solver(solve),
+            # Lost where its steps are long, and where it must take many.
+            "loose": contest.Solver(lambda n, rtol: solve(n, rtol if rtol < 1e-10 else np.nan)),
+            "tight": contest.Solver(
+                lambda n, rtol: solve(n, rtol / 1e5 if rtol > 1e-5 else np.nan)
+            ),
             "bad": contest.Solver(lambda count, rtol: np.full(count, np.nan)),
             "absent": "not installed",
         },
@@ -41,6 +46,7 @@ def test_the_loosest_tolerance_that_will_do():
     )
     assert rows["good"]["rtol"] == pytest.approx(10**-6.5) and rows["good"]["error"] <= 1e-6
     assert rows["good"]["ratio"]["median"] == 1
+    assert rows["loose"]["rtol"] < 1e-10 and rows["tight"]["rtol"] == 1e-3
     assert "unfinished" in rows["bad"]["skipped"]
     assert rows["absent"] == {"skipped": "not installed"}
 

@@ -10,6 +10,7 @@ from types import ModuleType
 PEERS = {
     "Numba, residual clock": "numba_clock",
     "heyoka": "heyoka",
+    "heyoka, ensemble": "heyoka_ensemble",
     "numbalsoda": "numbalsoda",
     "Diffsol": "pydiffsol",
     "CVODE": "sundials",

@@ -2,8 +2,9 @@
 
 It stops by an event at a small residual, from where one step in q ends it, since near the end the
 bound of its stability limits the steps, and tolerances leave a residual that can hover for ever: a
-lane with more than `_MOST_STEPS` is given up. ω is followed by its logarithm, else its decay would
-bound the steps from the start. Lanes of like ε share a vector.
+lane with more than `MOST_STEPS` is given up. ω is followed by its logarithm, else its decay would
+bound the steps from the start; by ε log ω, which stays near 1, since errors are measured against
+the largest state. Lanes of like ε share a vector.
 """
 
 from functools import cache
@@ -14,7 +15,7 @@ import numpy as np
 from ..lanes import Lanes
 from ._cores import shared
 
-_MOST_STEPS = 500
+MOST_STEPS = 500
 
 
 def limits(lanes: Lanes, rtol: float) -> np.ndarray:
@@ -23,7 +24,7 @@ def limits(lanes: Lanes, rtol: float) -> np.ndarray:
     states = shared(_until_settled, lanes.take(order), len(lanes.Y), rtol, threads=True)[
         np.argsort(order)
     ]
-    return _finished(lanes, states)
+    return finished(lanes, states)
 
 
 def trajectories(lanes: Lanes, ts: np.ndarray, rtol: float) -> np.ndarray:
@@ -34,44 +35,52 @@ def trajectories(lanes: Lanes, ts: np.ndarray, rtol: float) -> np.ndarray:
     ]
 
 
-def _settled(lanes):
+def settled(lanes):
     """A residual q at which the error of one step in q, of order q²/ε, is 1e-8."""
     return 1e-4 * lanes.Y * np.sqrt(lanes.epsilon / lanes.gradient_unit())
 
 
-def _finished(lanes, states):
+def finished(lanes, states):
     """dw/dq = −h w/S at q = 0; by then ω no longer matters."""
     (w0, w1, *logs), (a0, a1) = states.T, lanes.a.T
-    o0, o1 = np.exp(logs)
+    o0, o1 = np.exp(logs / lanes.epsilon)
     q = lanes.Y - a0 * (w0**2 - o0**2) - a1 * (w1**2 - o1**2)
     step = q / (2 * (a0**2 * w0**2 + a1**2 * w1**2))
     return np.stack([w0 * (1 + a0 * step), w1 * (1 + a1 * step), o0, o1], axis=1)
 
 
-@cache
-def _integrator(rtol, stops, thread):
+def system():
+    """The flow of a block, its residual and the parameter behind those of the block: (a, Y, ε)."""
     import heyoka as hy
 
     w0, w1, log0, log1 = hy.make_vars("w0", "w1", "l0", "l1")
-    a0, a1, Y, epsilon = (hy.par[i] for i in range(4))
-    o0, o1 = hy.exp(log0), hy.exp(log1)
+    a0, a1, Y, epsilon, more = (hy.par[i] for i in range(5))
+    o0, o1 = hy.exp(log0 / epsilon), hy.exp(log1 / epsilon)
     q = Y - a0 * (w0 * w0 - o0 * o0) - a1 * (w1 * w1 - o1 * o1)
 
     def rate(a, w):
         """d log w/dt."""
         return a * q / (a * q * w + epsilon)
 
-    system = [
+    equations = [
         (w0, w0 * rate(a0, w0)),
         (w1, w1 * rate(a1, w1)),
-        (log0, -rate(a0, o0)),
-        (log1, -rate(a1, o1)),
+        (log0, -epsilon * rate(a0, o0)),
+        (log1, -epsilon * rate(a1, o1)),
     ]
+    return equations, q, more
+
+
+@cache
+def _integrator(rtol, stops, thread):
+    import heyoka as hy
+
+    equations, q, settled = system()
     width = hy.recommended_simd_size()
-    events = [hy.t_event_batch(q - hy.par[4])] if stops else []
+    events = [hy.t_event_batch(q - settled)] if stops else []
     pars = np.zeros((5 if stops else 4, width))
     return hy.taylor_adaptive_batch(
-        system, np.zeros((4, width)), pars=pars, tol=rtol, t_events=events
+        equations, np.zeros((4, width)), pars=pars, tol=rtol, t_events=events
     )
 
 
@@ -79,14 +88,14 @@ def _until_settled(lanes, rtol):
     """The integration stops where any lane of the vector is done; the next lane takes its place."""
     integrator, found = _integrator(rtol, True, get_ident()), np.full((len(lanes.Y), 4), np.nan)
     ends, waiting = lanes.final_time(), iter(range(len(lanes.Y)))
-    pars = np.column_stack([lanes.a, lanes.Y, lanes.epsilon, _settled(lanes)])
+    pars = np.column_stack([lanes.a, lanes.Y, lanes.epsilon, settled(lanes)])
     width = integrator.state.shape[1]
     at, end, time = np.full(width, -1), np.zeros(width), np.zeros(width)
     steps, free = np.zeros(width), range(width)
     while True:
         for place in free:
             at[place] = lane = next(waiting, -1)
-            integrator.state[:, place] = _start(lanes.alpha[lane])
+            integrator.state[:, place] = start(lanes.take(lane))
             integrator.pars[:, place] = pars[lane]
             end[place] = ends[lane] if lane >= 0 else 0  # nothing left: it stays where it is
             time[place] = steps[place] = 0
@@ -94,12 +103,12 @@ def _until_settled(lanes, rtol):
         if (at < 0).all():
             return found
         integrator.set_time(time)
-        integrator.propagate_until(end, max_steps=_MOST_STEPS)
+        integrator.propagate_until(end, max_steps=MOST_STEPS)
         time, free = integrator.time.copy(), []
         for place, (outcome, _, _, taken) in enumerate(integrator.propagate_res):
             steps[place] += taken
             done = int(outcome) == -1 or time[place] >= end[place]
-            if at[place] >= 0 and (done or steps[place] >= _MOST_STEPS):
+            if at[place] >= 0 and (done or steps[place] >= MOST_STEPS):
                 if done:
                     found[at[place]] = integrator.state[:, place]
                 free.append(place)
@@ -112,14 +121,21 @@ def _at_times(lanes, ts, rtol):
     for low in range(0, len(lanes.Y), width):
         some = lanes.take(np.minimum(np.arange(low, low + width), len(lanes.Y) - 1))
         integrator.set_time(0.0)
-        integrator.state[:] = _start(some.alpha)
+        integrator.state[:] = start(some)
         integrator.pars[:4] = [*some.a.T, some.Y, some.epsilon]
-        *_, states = integrator.propagate_grid(grid, max_steps=_MOST_STEPS * len(ts))
+        *_, states = integrator.propagate_grid(grid, max_steps=MOST_STEPS * len(ts))
         found.append(np.moveaxis(states, -1, 0))
-    found = np.concatenate(found)[: len(lanes.Y)]
-    found[..., 2:] = np.exp(np.minimum(found[..., 2:], 0))  # ω < 1, but where the solve went wrong
-    return found
+    return weights(lanes, np.concatenate(found)[: len(lanes.Y)])
 
 
-def _start(alpha):
-    return np.stack([alpha, alpha, np.log(alpha), np.log(alpha)])
+def weights(lanes, states):
+    """w and ω of states (L, T, 4)."""
+    logs = states[..., 2:] / lanes.epsilon[:, None, None]
+    states[..., 2:] = np.exp(np.minimum(logs, 0))  # ω < 1, but where the solve went wrong
+    return states
+
+
+def start(lanes):
+    """The state at t = 0."""
+    log = lanes.epsilon * np.log(lanes.alpha)
+    return np.stack([lanes.alpha, lanes.alpha, log, log])
