@@ -6,6 +6,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from ._checks import as_positive, matches_coordinates
+from ._extremes import amax, amin
 from ._problem import Blocks, Problem
 
 
@@ -60,10 +61,10 @@ def check_assumptions(problem: Problem, epsilon: ArrayLike, alpha: ArrayLike) ->
     if not isinstance(problem.data, Blocks):
         return _general(problem)
     live, Y = problem.data.x != 0, jnp.abs(problem.y)
-    structure_margin = jnp.min(Y) / jnp.max(Y)
+    structure_margin = amin(Y) / amax(Y)
     epsilon_margin, alpha_margin = _smallness(problem.data, Y, epsilon, alpha, live)
     smallness_margin = jnp.minimum(epsilon_margin, alpha_margin)
-    pairs_margin = -jnp.max(jnp.abs(jnp.sum(live, axis=-1) - 2)) / 2
+    pairs_margin = -amax(jnp.abs(jnp.sum(live, axis=-1) - 2)) / 2
     return Assumptions(
         structure=structure_margin > 0,
         structure_margin=structure_margin,
@@ -89,13 +90,13 @@ def _smallness(
         return data.gather(jnp.broadcast_to(value, (data.num_features,)))
 
     a, epsilon, alpha = jnp.abs(data.x), in_blocks(epsilon), in_blocks(alpha)
-    least = jnp.min(a, axis=-1, where=live, initial=jnp.inf)
-    smallest = jnp.min(alpha, axis=-1, where=live, initial=jnp.inf)
-    largest = jnp.max(alpha, axis=-1, where=live, initial=0)
+    least = amin(a, axis=-1, where=live, initial=jnp.inf)
+    smallest = amin(alpha, axis=-1, where=live, initial=jnp.inf)
+    largest = amax(alpha, axis=-1, where=live, initial=0)
     epsilon_bound = least * Y * smallest / 2
     alpha_bound = Y / (18 * jnp.sum(a, axis=-1))
-    epsilon_margin = jnp.min(1 - jnp.max(epsilon, axis=-1, where=live, initial=0) / epsilon_bound)
-    alpha_margin = jnp.min(1 - largest**2 / alpha_bound)
+    epsilon_margin = amin(1 - amax(epsilon, axis=-1, where=live, initial=0) / epsilon_bound)
+    alpha_margin = amin(1 - largest**2 / alpha_bound)
     positive = jnp.all(jnp.where(live, (epsilon > 0) & (alpha > 0), True))
     return jnp.where(positive, epsilon_margin, jnp.nan), jnp.where(positive, alpha_margin, jnp.nan)
 

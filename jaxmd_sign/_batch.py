@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ._chebyshev import ERROR, MOST_STAGES, chebyshev_step, coefficients, stages_for
+from ._extremes import amax, amin
 from ._smoothing import AbstractSmoothing
 
 _FEWER = 0.85  # of the stages that members need, measured on real data
@@ -135,7 +136,7 @@ def _at_start(flows: Flows) -> _Walk:
         c=c,
         trend=jnp.zeros((d, B), dtype),
         last=jnp.full(B, jnp.inf, dtype),
-        h=0.1 * lax.stop_gradient(jnp.min(start, axis=(0, 1))),
+        h=0.1 * lax.stop_gradient(amin(start, axis=(0, 1))),
         radius=jnp.zeros(B, dtype),
         vector=jnp.full((n, B), 1 / np.sqrt(n), dtype),
         error=zero,
@@ -148,8 +149,8 @@ def _at_start(flows: Flows) -> _Walk:
 
 def _settled(flows: Flows, walk: _Walk, tolerance: Float[Array, " B"]) -> Bool[Array, " B"]:
     # With the weights that are to come, about 1: a small one may have a long way to grow.
-    largest = jnp.maximum(1, jnp.max(jnp.maximum(*walk.weights), axis=0))
-    return jnp.max(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest <= tolerance
+    largest = jnp.maximum(1, amax(jnp.maximum(*walk.weights), axis=0))
+    return amax(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest <= tolerance
 
 
 def _look(
@@ -162,7 +163,7 @@ def _look(
     image = X @ (2 * (u + v) * (flows.XT @ walk.vector))
     size = jnp.sqrt(jnp.sum(image**2, axis=0))
     shrinking = jnp.where(SIDE * c < 0, steep, 0)
-    decay = jnp.max(jnp.maximum(*shrinking) * jnp.abs(c), axis=0)
+    decay = amax(jnp.maximum(*shrinking) * jnp.abs(c), axis=0)
     vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(X.shape[0]))
     live = walk.live & ~_settled(flows, walk, tolerance) & (walk.steps < max_steps)
     return *lax.stop_gradient((1.15 * size + decay, vector)), live
@@ -249,7 +250,7 @@ def _accept(
 ) -> _Walk:
     """Keep the step of each member whose error allows it; the length of its next."""
     scale = local * (1 + jnp.maximum(walk.weights, found.weights))
-    E = jnp.max(jnp.maximum(*jnp.abs(found.error) / scale), axis=0)
+    E = amax(jnp.maximum(*jnp.abs(found.error) / scale), axis=0)
     E = lax.stop_gradient(jnp.where(jnp.isfinite(E), E, 1e9))
     good = (E <= 1) & walk.live
     factor = jnp.clip(0.9 * jnp.maximum(E, 1e-12) ** (-1 / 4), 0.15, 3)

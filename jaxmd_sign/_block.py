@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from ._checks import Scalar
+from ._extremes import amin
 from ._powers import power_difference
 from ._problem import Blocks, Problem
 from ._rules import AbstractRule
@@ -119,7 +120,7 @@ class BlockFlow(eqx.Module):
         A weight as small as α at the start decides how large it is at the end: α is the scale of
         errors.
         """
-        smallest = lax.stop_gradient(jnp.min(self.block.alpha))
+        smallest = lax.stop_gradient(amin(self.block.alpha))
         rounding = 10 * jnp.finfo(smallest.dtype).eps
         return jnp.minimum(rtol, jnp.maximum(rtol * smallest, rounding))
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from ._checks import Scalar
+from ._extremes import amax, max_norm
 from ._problem import Problem, full_rank
 from ._rules import AbstractRule
 
@@ -74,7 +74,7 @@ class DenseFlow(eqx.Module):
     def latest_gates(self, t: Float[Array, ""], state: LogWeights) -> Float[Array, " d"]:
         """The gates, if every weight were the largest there is or will be, about."""
         to_come = self.size ** (1 / self.depth)
-        largest = jnp.maximum(jnp.exp(jnp.max(jnp.stack(state))), to_come)
+        largest = jnp.maximum(jnp.exp(amax(jnp.stack(state))), to_come)
         c = jnp.abs(self.X.T @ self.residual(state))
         return self.rule.at(t).log_gate(c, jnp.ones_like(t), largest, self.depth)
 
@@ -102,5 +102,5 @@ def implicit_solver(rtol: Scalar) -> diffrax.AbstractSolver:
 
     Third order suits the kinks of |c| better than fifth: half the time on real data.
     """
-    root_finder = diffrax.VeryChord(rtol, rtol, norm=optx.max_norm)  # pyright: ignore[reportArgumentType]
+    root_finder = diffrax.VeryChord(rtol, rtol, norm=max_norm)  # pyright: ignore[reportArgumentType]
     return diffrax.Kvaerno3(root_finder=root_finder)

@@ -18,6 +18,7 @@ from ._batch import Flows, batch_ends
 from ._checks import Scalar
 from ._dense import DenseFlow, implicit_solver, weights_of
 from ._dual import solve_dual
+from ._extremes import amax
 from ._results import RESULTS, check, combine
 from ._rules import SmoothedSign
 from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
@@ -63,7 +64,7 @@ class Units(NamedTuple):
 def in_units(X: Float[Array, "n d"], y: Float[Array, " n"]) -> Units:
     """Data of full row rank in units that are frozen, as those of blocks are."""
     left, singular, right = jnp.linalg.svd(lax.stop_gradient(X), full_matrices=False)
-    size = jnp.max(jnp.abs(right.T @ ((left.T @ lax.stop_gradient(y)) / singular)))
+    size = amax(jnp.abs(right.T @ ((left.T @ lax.stop_gradient(y)) / singular)))
     size, norm = jnp.where(size > 0, size, 1), singular[0]
     weight = jnp.sqrt(size)
     return Units(X / norm, y / (norm * size), norm**2 * size * weight, weight)
@@ -94,7 +95,7 @@ def _of_weights(rtol: Scalar, flows: Flows) -> Float[Array, " B"]:
 
 
 def _largest(x: Float[Array, "*d B"]) -> Float[Array, " B"]:
-    return lax.stop_gradient(jnp.max(x.reshape(-1, x.shape[-1]), axis=0))
+    return lax.stop_gradient(amax(x.reshape(-1, x.shape[-1]), axis=0))
 
 
 def stabilised_limit(
@@ -140,8 +141,8 @@ def relative_error(
 ) -> Float[Array, ""]:
     """The errors of all steps, added up, but for what the end of the flow puts right again."""
     u, v = weights
-    size = jnp.max(jnp.abs((u - v) * (u + v)))
-    return jnp.max(jnp.abs(change_left(X, weights, error))) / jnp.where(size > 0, size, 1)
+    size = amax(jnp.abs((u - v) * (u + v)))
+    return amax(jnp.abs(change_left(X, weights, error))) / jnp.where(size > 0, size, 1)
 
 
 def change_left(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from ._extremes import amax
 from ._mirror import AbstractPotential
 from ._problem import Dense, Problem, full_rank
 
@@ -46,19 +47,19 @@ def solve_dual(
         theta = theta0 + X.T @ multiplier
         _, weights = jax.jvp(inverse_map, (theta,), (jnp.ones_like(theta),))
         # Coordinates inside a kink are flat; a floor keeps the matrix invertible.
-        top = jnp.max(weights)
+        top = amax(weights)
         weights = jnp.maximum(weights, 1e-10 * jnp.where(top > 0, top, 1))
         return (X * weights) @ X.T
 
     def scale(multiplier):
-        return jnp.max(jnp.abs(X) @ jnp.abs(inverse_map(theta0 + X.T @ multiplier)) + jnp.abs(y))
+        return amax(jnp.abs(X) @ jnp.abs(inverse_map(theta0 + X.T @ multiplier)) + jnp.abs(y))
 
     def newton(function, start):
         return _newton(function, curvature, scale, start)
 
     multiplier = lax.custom_root(mismatch, jnp.zeros_like(y), newton, _tangent_solve)
     fixed = lax.stop_gradient(multiplier)
-    left, eps = jnp.max(jnp.abs(mismatch(fixed))), jnp.finfo(y.dtype).eps
+    left, eps = amax(jnp.abs(mismatch(fixed))), jnp.finfo(y.dtype).eps
     converged = left <= 1e4 * eps * scale(fixed)
     theta = theta0 + X.T @ multiplier
     return Dual(multiplier, theta, inverse_map(theta), converged)
@@ -73,7 +74,7 @@ def _newton(function, curvature, scale, start):
     eps = jnp.finfo(start.dtype).eps
 
     def large(multiplier, residual):
-        return jnp.max(jnp.abs(residual)) > 8 * eps * scale(multiplier)
+        return amax(jnp.abs(residual)) > 8 * eps * scale(multiplier)
 
     def step(state):
         multiplier, residual, iteration, _ = state
@@ -87,7 +88,7 @@ def _newton(function, curvature, scale, start):
             multiplier, residual, iteration, _ = state
             there = multiplier - jax.scipy.linalg.lu_solve(factors, residual)
             new = function(there)
-            left, before = jnp.max(jnp.abs(new)), jnp.max(jnp.abs(residual))
+            left, before = amax(jnp.abs(new)), amax(jnp.abs(residual))
             # Once more after it is rounding: that costs little, and is a digit.
             again = (left <= _WELL * before) & large(multiplier, residual)
             multiplier = jnp.where(left < before, there, multiplier)

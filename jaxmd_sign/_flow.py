@@ -9,7 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
@@ -17,6 +16,7 @@ from ._adam import AdamFlow, as_adam, weights_of
 from ._block import BlockFlow, as_blocks
 from ._checks import Numbers, Scalar, all_finite, as_times, usable_atol, usable_rtol, usable_steps
 from ._dense import as_dense, implicit_solver
+from ._extremes import amax, max_norm
 from ._inputs import Rule, made_usable, prepare
 from ._mirror import mirror_map
 from ._powers import power_difference
@@ -207,7 +207,7 @@ def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
     if isinstance(rule, AdamFlow):
         systems, solver = as_adam(problem, rule, alpha, settings.depth), _solver(settings)
         ends = jax.vmap(lambda one: _settle(one, settings, solver, saveat, adjoint).ts[0])(systems)
-        return jnp.max(ends)
+        return amax(ends)
     if not isinstance(problem.data, Blocks):
         flow = as_dense(problem, rule, alpha, settings.depth)
         return _settle(flow, settings, _solver(settings), saveat, adjoint).ts[0]
@@ -219,7 +219,7 @@ def _end_time(problem, rule, alpha, settings: _Settings) -> Float[Array, ""]:
     batch = as_blocks(problem, rule, alpha, settings.depth)
     unit = rule.time_unit(batch.units.weight, batch.units.gradient)
     ends = jax.vmap(one_block)(batch.blocks, unit)
-    return jnp.max(jnp.where(batch.still[:, 0], 0, unit) * ends)
+    return amax(jnp.where(batch.still[:, 0], 0, unit) * ends)
 
 
 def _block_solver(settings: _Settings) -> diffrax.AbstractSolver:
@@ -234,7 +234,7 @@ def _solver(settings: _Settings) -> diffrax.AbstractSolver:
         return eqx.tree_at(
             lambda s: (s.root_finder.rtol, s.root_finder.atol, s.root_finder.norm),
             settings.solver,
-            (settings.rtol, atol, optx.max_norm),
+            (settings.rtol, atol, max_norm),
         )
     return implicit_solver(settings.rtol) if settings.solver is None else settings.solver
 
@@ -296,7 +296,7 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
     )
     sign_end, warmup_end = (data.scatter(end, 0) for end in ends)
     at = (u, v, data.scatter(batch.signs, 0), -jnp.sign(problem.y) * batch.units.label * q)
-    return _Saved(at, warmup_end, sign_end, jnp.max(live * saved.t_end)), report
+    return _Saved(at, warmup_end, sign_end, amax(live * saved.t_end)), report
 
 
 def _run_dense(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Outcome]:
@@ -318,4 +318,4 @@ def _run_adam(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Ou
     signs = jnp.where(u == v, jnp.sign(pull_back(problem, problem.y)), jnp.sign(u - v))
     residual = jax.vmap(problem.predict)(power_difference(u, v, settings.depth)) - problem.y
     nowhere = jnp.full(problem.num_features, jnp.nan, problem.dtype)
-    return _Saved((u, v, signs, residual), nowhere, nowhere, jnp.max(saved.t_end)), report
+    return _Saved((u, v, signs, residual), nowhere, nowhere, amax(saved.t_end)), report

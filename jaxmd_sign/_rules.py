@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._checks import Numbers, as_positive
+from ._extremes import amax, amin
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from ._smoothing import AbstractSmoothing, WithoutEpsilon, as_smoothing
 
@@ -163,8 +164,8 @@ class SmoothedSign(AbstractRule):
         return self.epsilon
 
     def clock_layer(self, a, m, depth):
-        smallest = jnp.min(jnp.where(a > 0, a, jnp.inf))
-        return jnp.max(self.epsilon) / (depth * jnp.sum(a) * smallest * m ** (2 * depth - 2))
+        smallest = amin(jnp.where(a > 0, a, jnp.inf))
+        return amax(self.epsilon) / (depth * jnp.sum(a) * smallest * m ** (2 * depth - 2))
 
     def time_unit(self, weight, gradient):
         return weight

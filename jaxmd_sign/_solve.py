@@ -7,11 +7,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._checks import Scalar
+from ._extremes import amax, max_norm
 from ._results import RESULTS
 from ._stages import CornerController, Gated
 from ._transpose import transposable
@@ -73,7 +73,7 @@ def integrate(
         None,
         y0,
         system,
-        stepsize_controller=controller(rtol=rtol, atol=atol, norm=_largest),
+        stepsize_controller=controller(rtol=rtol, atol=atol, norm=max_norm),
         saveat=diffrax.SaveAt(t1=True) if saveat is None else saveat,
         adjoint=diffrax.ForwardMode() if adjoint is None else adjoint,
         event=event,
@@ -94,22 +94,13 @@ def tolerance_of_weights(
 
     The larger α^M is beside it, the more digits the difference loses.
     """
-    start, size = lax.stop_gradient((jnp.max(alpha) ** depth, size))
+    start, size = lax.stop_gradient((amax(alpha) ** depth, size))
     lost = 1 + 4 * start / jnp.where(size > 0, size, jnp.inf)
     return jnp.maximum(rtol / lost, 10 * jnp.finfo(size.dtype).eps)
 
 
 def _field(t, y, system):
     return system.field(t, y)
-
-
-def _largest(error: PyTree) -> Float[Array, ""]:
-    """The max-norm, ∞ for what is not a number: a step that overflows is shortened like any other.
-
-    Of a NaN, Diffrax makes the next step, and never gets away from it.
-    """
-    size = optx.max_norm(error)
-    return jnp.where(jnp.isnan(size), jnp.inf, size)
 
 
 class SavesAt(diffrax.AbstractAdjoint):

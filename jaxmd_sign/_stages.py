@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
+from ._extremes import amax, amin
 from ._hermite import HermiteInterpolation, Jet, jet
 
 # An accepted step is smooth at the tolerance; a few shorter ones cross it at the same accuracy.
@@ -54,7 +55,7 @@ class CornerController(diffrax.PIDController):
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):
         start, end = args.gates(t0, y0), args.gates(t1, y1_candidate)
         over = (jnp.sign(start) != jnp.sign(end)) & jnp.isfinite(start) & jnp.isfinite(end)
-        share = jnp.min(jnp.where(over, start / jnp.where(over, start - end, 1), 1))
+        share = amin(jnp.where(over, start / jnp.where(over, start - end, 1), 1))
         length, rounding = t1 - t0, jnp.finfo(jnp.result_type(t0)).eps * jnp.abs(t1)
         least = jnp.maximum(self.factormin, 4 * rounding / length)
         cut = self.safety / jnp.clip(share, least, self.safety**2)
@@ -182,7 +183,7 @@ def stage_ends(system: Gated, tracked: TrackedState) -> tuple[Float[Array, ""], 
         tracked.sign,
     )
     ts, _ = jax.vmap(lambda i, at: _crossing(system, i, at))(jnp.arange(2 * k), brackets)
-    return jnp.max(ts[:k]), ts[k:]
+    return amax(ts[:k]), ts[k:]
 
 
 def _crossing(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from .._extremes import amin
 from ._case import Case
 from ._flow_claims import (
     descent_follows_entropy,
@@ -42,7 +43,7 @@ def _of_sign(measure: Callable) -> Callable[[Case, Formulas], Margin]:
 
 def _of_deep(measure: Callable) -> Callable[[Case, Formulas], Margin]:
     """A claim about any depth, on the case's M > 2."""
-    return lambda case, formulas: jnp.min(
+    return lambda case, formulas: amin(
         jnp.stack([measure(solved, formulas) for solved in case.deep])
     )
 

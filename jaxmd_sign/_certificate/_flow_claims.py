@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._extremes import amax, amin
 from .._mirror import mirror_map
 from .._powers import power_difference
 from ._case import Case, Solved
@@ -19,7 +20,7 @@ def weights_stay_ordered(case: Case, _: Formulas) -> Margin:
     """Prop 3.4: u, v ≥ 0; w ≥ ω; w does not fall, ω does not rise; uv ≤ α²."""
     solved, points = case.sign, case.sign.path.points
     w, omega = points.w, points.omega
-    live, alpha, top = live_points(solved), solved.alpha, jnp.max(solved.limit.w)
+    live, alpha, top = live_points(solved), solved.alpha, amax(solved.limit.w)
     steps = lowest(jnp.diff(w, axis=0) / top, -jnp.diff(omega, axis=0) / alpha, where=live[1:])
     now = lowest((w - omega) / w, omega / alpha, 1 - w * omega / alpha**2, where=live)
     return jnp.minimum(steps, now)
@@ -57,7 +58,7 @@ def dual_is_mirrored(solved: Solved, formulas: Formulas) -> Margin:
 
     points = solved.path.points
     where = live_points(solved) & (points.w > points.omega)
-    return -jnp.max(jax.vmap(error)(points.w, points.omega), where=where, initial=0)
+    return -amax(jax.vmap(error)(points.w, points.omega), where=where, initial=0)
 
 
 def dual_follows_its_dynamics(solved: Solved, formulas: Formulas) -> Margin:
@@ -65,14 +66,14 @@ def dual_follows_its_dynamics(solved: Solved, formulas: Formulas) -> Margin:
     error = jax.vmap(lambda point: _dual_error(solved, formulas, point))(solved.path.points)
     points = solved.path.points
     where = live_points(solved) & (points.w > points.omega)
-    return -jnp.max(error, where=where, initial=0)
+    return -amax(error, where=where, initial=0)
 
 
 def dual_follows_its_dynamics_at_warmup_end(solved: Solved, formulas: Formulas) -> Margin:
     """Prop 3.6 at T₁, where δ matters."""
     point = solved.path.warmup
     error = _dual_error(solved, formulas, point)
-    return -jnp.max(error, where=(solved.a > 0) & (point.w > point.omega), initial=0)
+    return -amax(error, where=(solved.a > 0) & (point.w > point.omega), initial=0)
 
 
 def _dual_error(solved: Solved, formulas: Formulas, point: Point) -> Float[Array, " k"]:
@@ -111,7 +112,7 @@ def weights_grow_at_unit_speed(case: Case, formulas: Formulas) -> Margin:
     """Prop 3.7: there is a sign-descent stage T₁ … min T₂, in which ½ ≤ ẇ < 1 (in the mean)."""
     solved, path = case.sign, case.sign.path
     T1, live = formulas.warmup_end(path), solved.a > 0
-    end = jnp.min(path.sign.t, where=live, initial=jnp.inf)
+    end = amin(path.sign.t, where=live, initial=jnp.inf)
     t, w = path.points.t, path.points.w
     inside = live_points(solved) & ((t >= T1) & (t <= end))[:, None]
     span, growth = (t - path.warmup.t)[:, None], w - path.warmup.w
@@ -128,7 +129,7 @@ def larger_entries_lead(case: Case, _: Formulas) -> Margin:
     k = a.shape[0]
     ordered = (a[:, None] >= a) & (a > 0) & ~jnp.eye(k, dtype=bool)
     where = solved.path.saved[:, None, None] & ordered
-    lead = lambda g: (g[:, :, None] - g[:, None, :]) / jnp.max(g[-1])  # noqa: E731
+    lead = lambda g: (g[:, :, None] - g[:, None, :]) / amax(g[-1])  # noqa: E731
     return lowest(lead(w), lead(a * w), where=where)
 
 
@@ -139,10 +140,10 @@ def flow_reaches_the_limit(case: Case, _: Formulas) -> Margin:
 
 def distance_to_limit(solved: Solved) -> Array:
     end, limit, live = solved.path.end, solved.limit, solved.a > 0
-    top = jnp.max(limit.w, where=live, initial=0)
+    top = amax(limit.w, where=live, initial=0)
     left = jnp.abs(residual(solved, end))
     apart = jnp.stack([jnp.abs(end.w - limit.w), jnp.abs(end.omega - limit.omega)]) / top
-    return jnp.maximum(left, jnp.max(apart, where=live, initial=0))
+    return jnp.maximum(left, amax(apart, where=live, initial=0))
 
 
 def descent_follows_entropy(case: Case, formulas: Formulas) -> Margin:
@@ -157,4 +158,4 @@ def descent_follows_entropy(case: Case, formulas: Formulas) -> Margin:
         _, rate = jax.jvp(lambda beta: mirror_map(potential, beta), (beta,), (beta_rate,))
         return jnp.abs(rate + c) / jnp.where(c == 0, 1, jnp.abs(c))
 
-    return -jnp.max(jax.vmap(error)(points), where=live_points(solved), initial=0)
+    return -amax(jax.vmap(error)(points), where=live_points(solved), initial=0)

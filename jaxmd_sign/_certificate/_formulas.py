@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._extremes import amin
 from .._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
 from .._powers import power_difference
 from . import _bounds
@@ -52,8 +53,8 @@ SOURCE = Formulas()
 
 def lowest(*margins: Array, where: Array | bool = True) -> Margin:
     """The smallest of all entries of `margins` where `where`; +inf of none; NaN stays."""
-    parts = [jnp.min(m, where=jnp.broadcast_to(where, m.shape), initial=jnp.inf) for m in margins]
-    return jnp.min(jnp.stack(parts))
+    parts = [amin(m, where=jnp.broadcast_to(where, m.shape), initial=jnp.inf) for m in margins]
+    return amin(jnp.stack(parts))
 
 
 def live_points(solved: Solved) -> Bool[Array, "N k"]:

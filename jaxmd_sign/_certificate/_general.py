@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._extremes import amax, amin
 from .._flow import Trajectory, solve_trajectory
 from .._kkt import kkt
 from .._limit import Limit, solve_limit
@@ -108,14 +109,14 @@ def _apart(one, other):
 
 
 def _weights(flow: Trajectory, alpha):
-    return jnp.min(jnp.minimum(jnp.minimum(flow.u, flow.v) / alpha, 1 - flow.u * flow.v / alpha**2))
+    return amin(jnp.minimum(jnp.minimum(flow.u, flow.v) / alpha, 1 - flow.u * flow.v / alpha**2))
 
 
 def _residual(problem: Problem, flow: Trajectory):
     basis = jnp.linalg.svd(problem.X, full_matrices=False)[0]
     rank = int(np.linalg.matrix_rank(np.asarray(problem.X)))
     sizes = jnp.linalg.norm(flow.residual @ basis[:, :rank], axis=1)
-    return jnp.min(-jnp.diff(sizes)) / sizes[0]
+    return amin(-jnp.diff(sizes)) / sizes[0]
 
 
 def _signs(flow: Trajectory):
@@ -132,7 +133,7 @@ def _mirrored(flow: Trajectory, depth: int):
     delta = jnp.minimum(flow.u, flow.v) ** depth
     dual = jax.vmap(lambda beta, d: mirror_map(SOURCE.potential(d, depth), beta))(flow.beta, delta)
     error = jnp.abs(dual - flow.dual) / jnp.maximum(flow.u, flow.v)
-    return -jnp.max(error, where=_away_from_zero(flow), initial=0)
+    return -amax(error, where=_away_from_zero(flow), initial=0)
 
 
 def _dynamics(problem: Problem, flow: Trajectory, epsilon, depth: int):
@@ -154,7 +155,7 @@ def _dynamics(problem: Problem, flow: Trajectory, epsilon, depth: int):
         return jnp.abs(rate - expected) / jnp.where(expected == 0, 1, jnp.abs(expected))
 
     errors = jax.vmap(error)(flow.u, flow.v, flow.dual, c)
-    return -jnp.max(errors, where=_away_from_zero(flow), initial=0)
+    return -amax(errors, where=_away_from_zero(flow), initial=0)
 
 
 def _outside(problem: Problem, vector):
@@ -191,9 +192,7 @@ def _descent_dynamics(problem: Problem, flow: Trajectory, alpha):
         _, rate = jax.jvp(lambda beta: mirror_map(potential, beta), (beta,), (beta_rate,))
         return jnp.abs(rate + c)
 
-    return -jnp.max(
-        jnp.max(jax.vmap(error)(flow.u, flow.v, c), axis=1) / jnp.max(jnp.abs(c), axis=1)
-    )
+    return -amax(amax(jax.vmap(error)(flow.u, flow.v, c), axis=1) / amax(jnp.abs(c), axis=1))
 
 
 def _descent_kkt(problem: Problem, flow: Trajectory, alpha):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._extremes import amax, amin
 from .._mirror import mirror_map
 from .._powers import power_difference
 from . import _bounds
@@ -65,7 +66,7 @@ def routes_agree(solved: Solved, formulas: Formulas) -> Margin:
     references = [solved.start]
     if solved.depth == 2:
         references.append(solved.path.warmup.w)
-    return -jnp.max(jnp.stack([_route_error(solved, formulas, w) for w in references]))
+    return -amax(jnp.stack([_route_error(solved, formulas, w) for w in references]))
 
 
 def _route_error(solved: Solved, formulas: Formulas, reference: Float[Array, " k"]) -> Array:
@@ -96,7 +97,7 @@ def closed_form_agrees(case: Case, formulas: Formulas) -> Margin:
 
     references = (solved.start, solved.path.warmup.w)
     both = [apart(*each) for each in zip(references, pair.growths, strict=True)]
-    return -jnp.max(jnp.stack(both))
+    return -amax(jnp.stack(both))
 
 
 def error_is_below_upper(case: Case, formulas: Formulas) -> Margin:
@@ -115,7 +116,7 @@ def _against_bound(case: Case, room: Callable) -> Margin:
         room(pair, _bounds.signed_error(pair.a1, pair.a2, growth), growth) / scale
         for growth in pair.growths
     ]
-    return jnp.min(jnp.stack(rooms))
+    return amin(jnp.stack(rooms))
 
 
 def error_is_below_upper_before(case: Case, formulas: Formulas) -> Margin:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from .._extremes import amin
 from .._mirror import mirror_map
 from .._powers import power_difference
 from .._results import combine
@@ -142,7 +143,7 @@ def _measure(case: Case, formulas: Formulas) -> Measured:
         error=case.error,
         slope=case.slope,
         warmup_end=solved.path.warmup.t,
-        sign_end=jnp.min(solved.path.sign.t, where=live, initial=jnp.inf),
+        sign_end=amin(solved.path.sign.t, where=live, initial=jnp.inf),
         signed_error=_bounds.signed_error(pair.a1, pair.a2, growth),
         bounds=jnp.stack(
             [
@@ -160,7 +161,7 @@ def _lies_inside(case: Case) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     """Whether ε and α are small enough for Assumption 3.3 (our constants), but for rounding."""
     solved = case.sign
     a, Y, alpha, hair = solved.a, solved.Y, solved.alpha, 1 + 1e-12
-    least = jnp.min(a, where=a > 0, initial=jnp.inf)
+    least = amin(a, where=a > 0, initial=jnp.inf)
     small_epsilon = solved.epsilon <= least * Y * alpha / 2 * hair
     return small_epsilon, alpha**2 <= Y / (18 * jnp.sum(a)) * hair
 

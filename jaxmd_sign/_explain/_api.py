@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import Numbers, as_array, as_positive, is_traced
 from .._dual import Dual, minimize_potential
+from .._extremes import amax
 from .._kkt import _project
 from .._mirror import AbstractPotential, HyperbolicEntropy, mirror_map
 from .._problem import Problem, full_rank
@@ -198,7 +199,7 @@ def _fit(
         value, slope = jax.vmap(one)(t)
         return Sample(t, value, slope, None)
 
-    unit = family.unit * jnp.log(jnp.max(jnp.abs(beta)))
+    unit = family.unit * jnp.log(amax(jnp.abs(beta)))
     low, high = (jnp.log(jnp.asarray(bound, beta.dtype)) + unit for bound in family.bounds)
     t = search(evaluate, low, high).t
     return family.shift + jnp.exp(t), (t <= low) | (t >= high)

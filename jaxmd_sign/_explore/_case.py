@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._assumptions import Assumptions, check_assumptions
+from .._extremes import amax
 from .._flow import Trajectory, solve_trajectory
 from .._kkt import KKT, bregman, bregman_gap, bregman_minimizer, kkt
 from .._limit import Limit, solve_limit
@@ -79,7 +80,7 @@ def _plane(problem: Problem) -> Float[Array, "2 p"]:
     By Lemma A.2 the larger |x| has the larger |β|, which interpolation keeps below |y| / max |x|.
     """
     x = problem.X[0]
-    size = jnp.abs(problem.y[0]) / jnp.max(jnp.abs(x))
+    size = jnp.abs(problem.y[0]) / amax(jnp.abs(x))
     signs = jnp.where(x * problem.y[0] < 0, -1, 1)
     return signs[:, None] * size * jnp.linspace(_NEAR, _FAR, _POINTS, dtype=problem.dtype)
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from .._extremes import amax, amin
 from .._rules import AbstractRule
 
 _TABLEAU = diffrax.Tsit5.tableau
@@ -55,10 +56,10 @@ class Ends(NamedTuple):
 
     def error(self) -> Float[Array, " lanes"]:
         """An estimate of the error of β = w² − ω², relative to its largest entry."""
-        largest = jnp.max(jnp.abs((self.w - self.omega) * (self.w + self.omega)), axis=0)
+        largest = amax(jnp.abs((self.w - self.omega) * (self.w + self.omega)), axis=0)
         k = len(self.w)  # of two columns the errors are much alike
         safety = (4 if k == 2 else 9) * max(1, k / 10) ** 1.5
-        return (safety * jnp.max(jnp.abs(self.w * self.w_error), axis=0) + self.rest) / largest
+        return (safety * amax(jnp.abs(self.w * self.w_error), axis=0) + self.rest) / largest
 
 
 def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: Int[Array, ""]) -> Ends:
@@ -111,7 +112,7 @@ class _Clock(NamedTuple):
     @classmethod
     def of(cls, lanes: Lanes) -> "_Clock":
         # Layers of width α at the start and ε/2a at the end need the fewest steps (by trial).
-        smallest = jnp.min(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
+        smallest = amin(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
         layer = lanes.epsilon / (2 * smallest)
         reach, start = 1 + layer, lanes.alpha / (1 + layer - lanes.alpha)
         length = -jnp.log(layer * start)
@@ -180,8 +181,8 @@ def _in_reach(lanes: Lanes, num_steps: Int[Array, ""]) -> Bool[Array, " lanes"]:
     Few steps say little of columns far apart, nor of an α so large that weights still shrink when
     σ nears 1.
     """
-    smallest = jnp.min(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
-    close = jnp.max(lanes.a, axis=0) <= _FARTHEST * num_steps * smallest
+    smallest = amin(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
+    close = amax(lanes.a, axis=0) <= _FARTHEST * num_steps * smallest
     return close & (lanes.alpha < _LARGEST_ALPHA)
 
 
@@ -201,7 +202,7 @@ def _to_the_end(field: _Field, w, omega):
         for one, two, three, four in zip(k1, k2, k3, k4, strict=True)
     ]
     apart = w * jnp.abs(mean[0] - k2[0]) + omega**2 * jnp.abs(mean[1] - k2[1])
-    return *moved(left, mean), 2 * left * jnp.max(apart, axis=0)
+    return *moved(left, mean), 2 * left * amax(apart, axis=0)
 
 
 def _columns(x: Float[Array, "k lanes"]) -> Float[Array, " lanes"]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._extremes import amax
 from .._problem import Blocks, Problem
 from .._smoothing import SMOOTHINGS
 from ._adaptive import adaptive_ends
@@ -209,7 +210,7 @@ def _ends(cases, lanes, one, num_steps, smoothing, slope):
             (one - other) / (2 * apart)
             for one, other in (jnp.split(x, 2, axis=-1) for x in (sides.w, sides.w_error))
         )
-        wrong = jnp.max(jnp.abs(wrong), axis=0) / jnp.max(jnp.abs(tangent), axis=0)
+        wrong = amax(jnp.abs(wrong), axis=0) / amax(jnp.abs(tangent), axis=0)
         return (found.w, found.omega, tangent), jnp.maximum(found.error(), 2 * wrong / _SLOPE)
 
     def flat(x):

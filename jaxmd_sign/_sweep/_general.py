@@ -24,6 +24,7 @@ from .._dense_limit import (
     settling,
     step_error,
 )
+from .._extremes import amax
 from .._limit import checked, limit_of_weights
 from .._powers import power_difference
 from .._problem import Dense, Problem, full_rank, matmul_precision
@@ -218,9 +219,9 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
             wrong, doubt = relative_error(flow.X, weights, error), jnp.zeros(())
             if settings.wants("kkt_error_slope"):
                 slopes = error_tangent, weights * tangent
-                left, size = (jnp.max(jnp.abs(change_left(flow.X, weights, x))) for x in slopes)
+                left, size = (amax(jnp.abs(change_left(flow.X, weights, x))) for x in slopes)
                 beta = power_difference(weights[0], weights[1], 2)
-                still = _STILL * jnp.max(jnp.abs(beta)) / epsilon
+                still = _STILL * amax(jnp.abs(beta)) / epsilon
                 size = jnp.maximum(size, still)
                 doubt = left / jnp.where(size > 0, size, 1)
             return values, wrong, doubt

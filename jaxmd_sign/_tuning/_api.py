@@ -16,6 +16,7 @@ from .._checks import (
     usable_rtol,
     usable_steps,
 )
+from .._extremes import amax
 from .._inputs import prepare
 from .._limit import Limit
 from .._problem import Blocks, Problem
@@ -131,10 +132,10 @@ def _largest_gradient(problem: Problem, depth: int) -> Float[Array, ""]:
     """Of the weights at the end of the flow, were its residual still y."""
     data, y = problem.data, problem.y
     if isinstance(data, Blocks):
-        return jnp.max(jnp.where(y == 0, 0, block_units(data.x, y, depth).gradient))
+        return amax(jnp.where(y == 0, 0, block_units(data.x, y, depth).gradient))
     pull = jnp.abs(problem.X.T @ y)
     beta = jnp.sum(y**2) / jnp.sum(pull)
-    return jnp.max(pull) * beta ** (1 - 1 / depth)
+    return amax(pull) * beta ** (1 - 1 / depth)
 
 
 def _usable_start(
