@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
 from ._extremes import amax
@@ -132,11 +133,14 @@ def minimize_potential(
     """min Φ(β) − ⟨θ₀, β⟩ s.t. Xβ = y: one equation a block, n together for any other X."""
     data = problem.data
     if isinstance(data, Dense):
+        # In orthonormal rows, of the same span: columns of very different sizes cost no digits.
         X, y = full_rank(problem)
-        dual = solve_dual(potential.conjugate, X, y, theta0)
-        return (
-            dual if data.basis is None else dual._replace(multiplier=data.basis @ dual.multiplier)
-        )
+        Q, R = jnp.linalg.qr(X.T)
+        dual = solve_dual(potential.conjugate, Q.T, solve_triangular(R.T, y, lower=True), theta0)
+        multiplier = solve_triangular(R, dual.multiplier)
+        if data.basis is not None:
+            multiplier = data.basis @ multiplier
+        return dual._replace(multiplier=multiplier)
 
     def one_block(x, y, potential, theta0):
         return solve_dual(potential.conjugate, x[None], y[None], theta0)

@@ -19,7 +19,7 @@ from ._dense import as_dense, implicit_solver
 from ._extremes import amax, max_norm
 from ._inputs import Rule, made_usable, prepare
 from ._mirror import mirror_map
-from ._powers import power_difference
+from ._powers import counted, power_difference
 from ._problem import Blocks, Problem, matmul_precision, pull_back
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._solve import FOREVER, Outcome, SavesAt, Solved, differentiable, integrate
@@ -155,7 +155,7 @@ def _solve_trajectory(problem, rule, alpha, ts, settings: _Settings) -> Trajecto
         u, v, signs, residual = saved.at
         beta, c = power_difference(u, v, depth), jax.vmap(partial(pull_back, problem))(residual)
         if isinstance(rule, AdamFlow) or rule.has_epsilon:
-            dual = signs * jnp.maximum(u, v)
+            dual = signs * jnp.maximum(*counted(u, v, depth))
         else:
             potential = rule.potential(alpha**2, alpha, depth)
             dual = jax.vmap(lambda beta: mirror_map(potential, beta))(beta)
@@ -315,7 +315,8 @@ def _run_adam(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, Ou
     systems = as_adam(problem, rule, alpha, settings.depth)
     saved, report = jax.vmap(lambda one: _run(one, ts, settings, _solver))(systems)
     u, v = weights_of(problem, alpha, *saved.at[:2])
-    signs = jnp.where(u == v, jnp.sign(pull_back(problem, problem.y)), jnp.sign(u - v))
+    apart = jnp.subtract(*counted(u, v, settings.depth))
+    signs = jnp.where(apart == 0, jnp.sign(pull_back(problem, problem.y)), jnp.sign(apart))
     residual = jax.vmap(problem.predict)(power_difference(u, v, settings.depth)) - problem.y
     nowhere = jnp.full(problem.num_features, jnp.nan, problem.dtype)
     return _Saved((u, v, signs, residual), nowhere, nowhere, amax(saved.t_end)), report

@@ -83,7 +83,8 @@ def _project(
     if isinstance(data, Blocks):
         blocks = data.gather(gradient)
         multiplier = jnp.sum(data.x * blocks, axis=-1) / jnp.sum(data.x**2, axis=-1)
-        return data.scatter(blocks - data.x * multiplier[:, None], 0), multiplier
+        # What no row of X reaches, on a dead column, is all outside.
+        return data.scatter(blocks - data.x * multiplier[:, None], gradient), multiplier
     # QR rather than the singular vectors, whose derivatives are NaN for tied singular values.
     X, _ = full_rank(problem)
     Q, R = jnp.linalg.qr(X.T)

@@ -18,7 +18,7 @@ from ._dense_limit import dense_limit, is_stabilised, stabilised_limit
 from ._dual import minimize_potential
 from ._inputs import Rule, made_usable, prepare
 from ._mirror import AbstractPotential, HyperbolicEntropy, PowerPotential
-from ._powers import power_difference
+from ._powers import counted, power_difference
 from ._problem import Blocks, Dense, Problem, matmul_precision, pull_back
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule, GradientDescent, SmoothedSign
@@ -229,13 +229,11 @@ def limit_of_weights(
 ) -> Limit:
     """What the weights (u, v) at the end and at the reference say of a limit: θ = s∘w, δ = ω^M.
 
-    In discrete time a weight may overshoot 0. It is the powers u^M and v^M that count: for an even
-    M a weight has no sign.
+    In discrete time a weight may overshoot 0.
     """
     (u, v), (u_ref, v_ref) = end, reference
     beta = power_difference(u, v, depth)
-    if depth % 2 == 0:
-        u, v = jnp.abs(u), jnp.abs(v)
+    u, v = counted(u, v, depth)
     # At 0⁺ a weight has the sign of its first step; no column moves later than that at T₁.
     first = jnp.sign(pull_back(problem, problem.y))
     signs_ref = jnp.where(u_ref == v_ref, first, jnp.sign(u_ref - v_ref))

@@ -121,6 +121,12 @@ class HyperbolicEntropy(AbstractPotential):
         return jnp.sum(self.alpha**2 * jnp.cosh(2 * theta))
 
     def divergence(self, theta, theta0):
-        h = theta0 - theta
+        # In h where it is small, and by the definition where that loses no digits.
+        far = theta0 - theta
+        near = jnp.abs(far) < 0.5
+        h = jnp.where(near, far, 0)
         bend = 2 * jnp.sinh(h) ** 2 * jnp.cosh(2 * theta)
-        return jnp.sum(self.alpha**2 * (bend + jnp.sinh(2 * theta) * (jnp.sinh(2 * h) - 2 * h)))
+        small = bend + jnp.sinh(2 * theta) * (jnp.sinh(2 * h) - 2 * h)
+        rise = jnp.cosh(2 * theta0) - jnp.cosh(2 * theta)
+        large = rise - 2 * far * jnp.sinh(2 * theta)
+        return jnp.sum(self.alpha**2 * jnp.where(near, small, large))

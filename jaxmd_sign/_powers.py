@@ -1,5 +1,6 @@
 """Powers of two weights, without cancellation."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
@@ -15,3 +16,10 @@ def power_difference(
 ) -> Float[Array, "..."]:
     """a^M − b^M."""
     return (a - b) * power_quotient(a, b, depth)
+
+
+def counted(
+    u: Float[Array, "..."], v: Float[Array, "..."], depth: int
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """The weights by what counts, their powers: for an even M a weight has no sign."""
+    return (u, v) if depth % 2 else (jnp.abs(u), jnp.abs(v))

@@ -91,6 +91,51 @@ def test_several_l1_minimisers_are_said_to_be():
     assert row.note == "one of several minimisers" and row.kkt_error < 1e-12
 
 
+def test_dependent_columns_of_no_cost_are_not_always_a_way_out():
+    # Two columns are the same; where their row has nothing to explain, neither is of use.
+    X = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    for y, several in (([1.0, 0.0], False), ([1.0, 1.0], True)):
+        problem = jms.Problem(X, y)
+        row = named(jms.explain(problem, jnp.linalg.pinv(X) @ np.array(y)))["l1"]
+        assert (row.note == "one of several minimisers") == several, y
+
+
+def test_gap_of_hyperbolic_entropy_where_signs_differ():
+    X = np.random.default_rng(0).normal(size=(3, 8))
+    y, moves = X @ np.ones(8), np.eye(8) - np.linalg.pinv(X) @ X
+    beta = np.linalg.pinv(X) @ y + moves @ np.array([3, -3, 2, -2, 1, -4, 2, 5])
+    row = named(jms.explain(jms.Problem(X, y), beta, alpha=1e-5))["hyperbolic_entropy"]
+    assert np.any(row.minimizer * beta < -1e-3)
+
+    def entropy(beta, width=2e-10):
+        return np.sum(beta * np.arcsinh(beta / width) - np.sqrt(beta**2 + width**2)) / 2
+
+    assert row.gap == pytest.approx(entropy(beta) - entropy(row.minimizer), rel=1e-9)
+
+
+def test_a_dead_column_is_no_exception():
+    beta = [0.5, 0.5, 5.0]
+    dead, tiny = (
+        named(jms.explain(jms.Problem(X, y), beta))
+        for X, y in (([[1.0, 1.0, 0.0]], [1.0]), ([[1.0, 1.0, 1e-200]], [1.0]))
+    )
+    assert dead["l2"].kkt_error == pytest.approx(5 / np.sqrt(25.5), rel=1e-12)
+    for name in ("l2", "l3/2", "hyperbolic_entropy_fitted"):
+        assert dead[name].kkt_error == pytest.approx(tiny[name].kkt_error, rel=1e-9), name
+
+
+def test_columns_of_very_different_sizes():
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        X = rng.normal(size=(5, 6)) * 10 ** rng.uniform(-3, 3, 6)
+        beta = rng.normal(size=6)
+        found = named(jms.explain(jms.Problem(X, X @ beta), beta, alpha=0.01))
+        for name in ("l3/2", "l2", "hyperbolic_entropy"):
+            assert np.isfinite(found[name].distance), name
+        left = X @ (found["l2"].minimizer - beta)
+        assert np.max(np.abs(left) / (np.abs(X) @ np.abs(beta))) < 1e-12
+
+
 def test_gap_is_the_difference_of_the_potential(descent):
     limit = jms.solve_limit(REAL, jms.GradientDescent(), 0.05)
     for name, p in (("l3/2", 1.5), ("l2", 2.0)):
@@ -116,6 +161,18 @@ def test_a_potential_of_the_user():
     assert found["mine"].gap > 0 and found["l2"].distance < 1e-12
     again = named(jms.explain(SPARSE, found["mine"].minimizer, potentials={"mine": quadratic}))
     assert again["mine"].distance < 1e-10 and again["mine"].kkt_error < 1e-10
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0])
+def test_a_potential_of_the_user_without_a_second_derivative_at_zero(p):
+    beta = jnp.linalg.pinv(SPARSE.X) @ SPARSE.y
+    found = named(jms.explain(SPARSE, beta, potentials={"mine": lambda b: jnp.abs(b) ** p / p}))
+    ours = inverse_mirror_map(PowerNorm(jnp.asarray(p)), jnp.array([0.3]))
+    mine = inverse_mirror_map(FromFunction(lambda b: jnp.abs(b) ** p / p), jnp.array([0.3]))
+    np.testing.assert_allclose(mine, ours, rtol=1e-12)
+    assert found["mine"].note == "" and np.isfinite(found["mine"].distance)
+    if p == 1.5:
+        assert found["mine"].distance == pytest.approx(found["l3/2"].distance, rel=1e-9)
 
 
 def test_rows_that_repeat_others_change_nothing():
@@ -149,10 +206,25 @@ def test_bad_input(beta, words):
         jms.explain(SPARSE, beta)
 
 
-def test_a_name_of_ours_is_refused():
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"potentials": {"l2": jnp.cosh}}, "'l2' is the name of one of ours"),
+        ({"potentials": {"mine": 3}}, "'mine' must be a function of one coordinate"),
+        ({"potentials": {"mine": lambda b: jnp.stack([b, b])}}, "'mine' must be a function of one"),
+        ({"potentials": [jnp.cosh]}, "potentials must be a dict"),
+        ({"alpha": [0.1, 0.2]}, "alpha must be one number"),
+    ],
+)
+def test_bad_potentials(arguments, words, without_type_checks):
     beta = jnp.linalg.pinv(SPARSE.X) @ SPARSE.y
-    with pytest.raises(ValueError, match="'l2' is the name of one of ours"):
-        jms.explain(SPARSE, beta, potentials={"l2": jnp.cosh})
+    with pytest.raises(ValueError, match=words):
+        jms.explain(SPARSE, beta, **arguments)
+
+
+def test_nothing_to_explain():
+    with pytest.raises(ValueError, match="beta must not be 0"):
+        jms.explain(jms.Problem([[1.0, 2.0]], [0.0]), [0.0, 0.0])
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):

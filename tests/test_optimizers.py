@@ -7,7 +7,6 @@ from pathlib import Path
 import diffrax
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -42,14 +41,6 @@ TS = np.linspace(0, 0.9, 10)[1:]
 def flow(blocks):
     """Smoothed sign descent in continuous time, ε = 0.1, at the times TS."""
     return jms.solve_trajectory(blocks, jms.SmoothedSign(0.1), ALPHA, ts=TS, rtol=1e-10)
-
-
-@pytest.fixture
-def without_type_checks():
-    """What a user meets, who has no beartype."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def codes(result):
@@ -283,8 +274,13 @@ PROBLEMS = {
 @pytest.mark.parametrize(("kind", "depth"), [*((kind, 2) for kind in PROBLEMS), ("padded", 3)])
 def test_runs_are_those_of_a_plain_loop(kind, depth):
     data = PROBLEMS[kind]
-    alphas = np.array([0.2, 0.3, 0.25, 0.4])
+    alphas, epsilons = np.array([0.2, 0.3, 0.25, 0.4]), np.array([0.01, 0.1, 1.0, 10.0])
     runs = {
+        # Hyper-parameters are those of their coordinates.
+        "of each": (
+            jms.smoothed_sign(1e-2, epsilons),
+            lambda g, *_: -0.01 * g / (abs(g) + epsilons),
+        ),
         "ours": (jms.smoothed_sign(1e-2, 0.1), lambda g, *_: -1e-2 * g / (np.abs(g) + 0.1)),
         "adam": (optax.adam(1e-2, 0.8, 0.9, eps=1e-3), adam_move(1e-2, 0.8, 0.9, 1e-3)),
     }
@@ -575,6 +571,21 @@ def test_adam_tends_to_its_flow_at_first_order(blocks):
     np.testing.assert_allclose(flow.gradient_u, want, rtol=1e-12, atol=1e-15)
 
 
+def test_the_dual_of_adams_flow_once_weights_have_crossed_zero():
+    X = np.array([[1.1, -0.4, 0.3, -1.2], [0.2, 0.9, -1.4, 0.5]])
+    flow = jms.solve_trajectory(
+        jms.Problem(X, [3.0, -2.0]),
+        jms.AdamFlow(0.3, 0.5, 0.1),
+        0.05,
+        ts=np.linspace(0, 8, 81),
+        rtol=1e-7,
+    )
+    least = np.minimum(np.abs(flow.u), np.abs(flow.v))
+    assert np.sum(np.asarray(flow.v) < 0) > 10  # else this shows nothing
+    want = np.sign(flow.beta) * np.sqrt(np.abs(flow.beta) + least**2)
+    np.testing.assert_allclose(flow.dual[1:], want[1:], atol=1e-9)
+
+
 def test_adam_flow_refuses_what_it_cannot_do(blocks, without_type_checks):
     for bad, message in (
         ((0.1, -1.0, 0.1), "tau1 must be positive"),
@@ -613,8 +624,36 @@ def test_command_reports_a_run_against_the_flow(example, capsys):
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "options", "name", "far"),
+    [
+        ("adabelief", ["--epsilon", "0.1", "--b1", "0"], "gradient flow", 1e-3),
+        (
+            "adam",
+            ["--eps-root", "0.01", "--b1", "0", "--b2", "0"],
+            "sqrt smoothed sign descent, ε = 0.1",
+            1e-4,
+        ),
+        (
+            "rmsprop",
+            ["--epsilon", "0.01", "--decay", "0"],
+            "sqrt smoothed sign descent, ε = 0.1",
+            1e-4,
+        ),
+        ("rmsprop", ["--decay", "0"], "sqrt smoothed sign descent, ε = 0.0001", 1e-2),
+    ],
+)
+def test_command_compares_with_the_flow_of_small_steps(
+    optimizer, options, name, far, example, capsys
+):
+    main([*example, "--optimizer", optimizer, *options, "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["flow"]["name"] == name and report["distance_to_flow"] < far
+
+
+@pytest.mark.parametrize(
     ("args", "status", "message"),
     [
+        (("--optimizer", "sgd", "--depth", "3"), 2, "depth: the limit of gradient flow"),
         (("--optimizer", "sgd", "--learning-rate", "10"), 1, "step 3: The run diverged"),
         (("--optimizer", "sign", "--steps", "2000"), 1, "has not converged"),
         (("--optimizer", "sgd", "--epsilon", "0.1"), 2, "epsilon: sgd has no such option"),

@@ -105,14 +105,26 @@ def _fixed(
     ]
     if alpha is not None:
         number = as_positive("alpha", alpha, problem.dtype)
+        if number.ndim:
+            raise ValueError(f"alpha must be one number, but has shape {number.shape}.")
         fixed.append(("hyperbolic_entropy", HyperbolicEntropy(number), float(number)))
+    if not isinstance(own, Mapping):
+        raise ValueError(f"potentials must be a dict of names and functions, but is {own!r}.")
     taken = {"l1", "hyperbolic_entropy", *NORMS, *(f"{name}_fitted" for name in FAMILIES)}
     for name, potential in own.items():
         if name in taken:
             raise ValueError(f"potentials: {name!r} is the name of one of ours. Choose another.")
         whole = isinstance(potential, AbstractPotential)
+        if not whole and not _of_one_coordinate(potential, problem.dtype):
+            raise ValueError(
+                f"potentials: {name!r} must be a function of one coordinate that gives one number."
+            )
         fixed.append((name, potential if whole else FromFunction(potential), np.nan))
     return fixed
+
+
+def _of_one_coordinate(phi: Any, dtype: Any) -> bool:
+    return callable(phi) and jax.eval_shape(phi, jax.ShapeDtypeStruct((), dtype)).shape == ()
 
 
 def _usable_beta(problem: Problem, beta: Numbers) -> Float[Array, " d"]:
@@ -130,6 +142,8 @@ def _usable_beta(problem: Problem, beta: Numbers) -> Float[Array, " d"]:
             f"beta must interpolate, Xβ = y, but ‖Xβ − y‖ is {left:.2g}. Train longer, or take the "
             "beta of solve_limit."
         )
+    if not jnp.any(beta):
+        raise ValueError("beta must not be 0, which minimises every potential: y is 0.")
     return beta
 
 

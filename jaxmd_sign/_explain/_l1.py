@@ -12,11 +12,20 @@ def l1_minimizer(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
     found = linprog(np.ones(2 * d), A_eq=np.hstack([X, -X]), b_eq=y, method="highs")
     if not found.success:
         return np.full(d, np.nan), f"the linear program failed: {found.message}"
-    # Along columns of no reduced cost one can move, unless they are independent.
+    several = "one of several minimisers" if _can_move(X, found) else ""
+    return found.x[:d] - found.x[d:], several
+
+
+def _can_move(X: np.ndarray, found) -> bool:
+    """Whether a vertex can be left at no cost: along columns of no reduced cost that depend."""
     free = np.abs(found.lower.marginals) <= 1e-9
-    columns = np.hstack([X, -X])[:, free]
-    several = np.linalg.matrix_rank(columns) < columns.shape[1]
-    return found.x[:d] - found.x[d:], "one of several minimisers" if several else ""
+    columns, at_zero = np.hstack([X, -X])[:, free], found.x[free] == 0
+    if np.linalg.matrix_rank(columns) == columns.shape[1]:
+        return False
+    bounds = [(0 if zero else -1, 1) for zero in at_zero]
+    rows = np.zeros(len(columns))
+    most = linprog(-at_zero.astype(float), A_eq=columns, b_eq=rows, bounds=bounds, method="highs")
+    return not most.success or most.fun < -1e-9
 
 
 def l1_stationarity(X: np.ndarray, beta: np.ndarray) -> float:

@@ -41,8 +41,17 @@ class FromFunction(AbstractPotential):
         return jnp.sum(jax.vmap(self.phi)(beta))
 
     def conjugate(self, theta):
-        beta = _inverse_slope(self.phi, theta)
-        return jnp.sum(theta * beta) - self(beta)
+        @jax.custom_jvp
+        def value(theta):
+            beta = _inverse_slope(self.phi, theta)
+            return jnp.sum(theta * beta) - self(beta)
+
+        @value.defjvp
+        def _(primals, tangents):
+            (theta,), (move,) = primals, tangents
+            return value(theta), jnp.sum(_inverse_slope(self.phi, theta) * move)
+
+        return value(theta)
 
     def divergence(self, theta, theta0):
         return _by_definition(self, theta, theta0)
@@ -61,7 +70,7 @@ def _by_definition(potential: AbstractPotential, theta, theta0) -> Float[Array, 
 
 
 def _inverse_slope(phi: Callable[[Array], Array], theta: Float[Array, " d"]) -> Float[Array, " d"]:
-    """b with φ'(b) = θ, by bisection in log |b|; its derivative is 1/φ''(b)."""
+    """b with φ'(b) = θ, by bisection in log |b|; its derivative is 1/φ''(b), or 0 without one."""
     slope = jax.grad(phi)
 
     def one(theta: Float[Array, ""]) -> Float[Array, ""]:
@@ -85,7 +94,9 @@ def _inverse_slope(phi: Callable[[Array], Array], theta: Float[Array, " d"]) -> 
     def _(primals, tangents):
         (theta,), (move,) = primals, tangents
         beta = inverse(theta)
-        return beta, move / jax.vmap(jax.grad(slope))(beta)
+        bend = jax.vmap(jax.grad(slope))(beta)
+        bent = (bend > 0) & jnp.isfinite(bend)  # at 0 it may be 0, ∞ or none
+        return beta, jnp.where(bent, move / jnp.where(bent, bend, 1), 0)
 
     return inverse(theta)
 

@@ -38,6 +38,8 @@ def train_report(
     """One run, and the limit of the flow that it follows: of its own ε, or of sign or GD."""
     made = make_optimizer(optimizer, learning_rate, **options)
     rule, name = _flow_of(optimizer, options)
+    if isinstance(rule, GradientDescent) and depth != 2:
+        raise ValueError(f"depth: the limit of {name}, that of {optimizer}, is known for 2 only.")
     settings = {"record_every": record_every, "depth": depth, "tol": tol}
     run = jax.jit(lambda: train(problem, made, alpha, num_steps, **settings))()
     limit = solve_limit(problem, rule, alpha, depth=depth)
@@ -74,13 +76,15 @@ def train_report(
 
 def _flow_of(optimizer: str, options: dict[str, Any]) -> tuple[Any, str]:
     """The flow that small steps of an optimiser without memory follow."""
-    if optimizer == "sgd":
+    if optimizer in ("sgd", "adabelief"):  # which divides by how far g is from its mean: by ε
         return GradientDescent(), "gradient flow"
     epsilon, smoothing = options.get("epsilon"), options.get("smoothing") or "abs"
-    if epsilon is None:
-        epsilon = _TINY
-    elif optimizer == "rmsprop" and options.get("eps_in_sqrt") is not False:
-        epsilon, smoothing = epsilon**0.5, "sqrt"  # g/√(g² + ε)
+    epsilon = _TINY if epsilon is None else epsilon
+    root = options.get("eps_root") or 0.0
+    if optimizer == "rmsprop" and options.get("eps_in_sqrt") is not False:
+        epsilon, root = 0.0, epsilon
+    if root**0.5 > epsilon:
+        epsilon, smoothing = root**0.5, "sqrt"  # g/√(g² + ε²)
     kind = "" if smoothing == "abs" else f"{smoothing} "
     return SmoothedSign(epsilon, smoothing), f"{kind}smoothed sign descent, ε = {epsilon:g}"
 

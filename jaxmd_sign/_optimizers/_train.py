@@ -150,7 +150,7 @@ def _train(problem, model, optimizer, alpha, num_steps, every, tol, stops) -> Tr
     ok = all_positive(alpha)
     with matmul_precision():
         start = jnp.broadcast_to(alpha, (problem.num_features,))
-        state = _start(model, optimizer, model.place(start))
+        state = _start(model, optimizer, start)
         small = tol**2 * model.loss(problem.y)
 
         def converged(state: _State) -> Bool[Array, ""]:
@@ -225,7 +225,7 @@ def _assemble(problem, model, start, state: _State, rows, converged, ok) -> Trai
         check(converged, RESULTS.not_converged),
     )
     failed = RESULTS.where(result == RESULTS.not_converged, RESULTS.successful, result)
-    u, v = (model.back(state.weights[name]) for name in "uv")
+    u, v = state.weights["u"], state.weights["v"]
     report = Outcome.without_steps(result)
     limit = limit_of_weights(problem, start, (u, v), (start, start), model.depth, report)
 
@@ -251,7 +251,6 @@ def _assemble(problem, model, start, state: _State, rows, converged, ok) -> Trai
 def _history(model: Model, state: _State, rows, ok) -> History:
     """The records, NaN from where the run diverged."""
     steps, u, v, loss = rows
-    u, v = (jax.vmap(model.back)(past) for past in (u, v))
     beta = power_difference(u, v, model.depth)
     gone = ((state.diverged_at >= 0) & (steps >= state.diverged_at)) | ~ok
     u, v, beta, loss = (
