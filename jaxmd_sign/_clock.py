@@ -79,7 +79,7 @@ def block_limit(
     """The limit of one block, and its state at the reference time (0⁺ or T₁)."""
     clock, start = Clock(block), block.start()
     size = block.target / jnp.sum(block.a)
-    rtol = tolerance_of_weights(rtol / 3, block.alpha, size, block.depth)
+    rtol = tolerance_of_weights(rtol / block.rule.margin, block.alpha, size, block.depth)
     tracked = reference == "warmup"
     solver = TrackedSolver(diffrax.Dopri8(), adjoint) if tracked else diffrax.Dopri8()
     saveat = diffrax.SaveAt(t1=True, solver_state=tracked)

@@ -80,6 +80,11 @@ class AbstractRule(eqx.Module):
         """Whether the velocity has a corner where a gate is 0."""
         return False
 
+    @property
+    def margin(self) -> float:
+        """How much smaller than asked for the errors of steps must be on the clock."""
+        return 3.0
+
 
 class SmoothedSign(AbstractRule):
     r"""Smoothed sign descent (12): ẇ = −φ(g/ε), with φ(z) = z/(|z| + 1) by default.
@@ -127,6 +132,10 @@ class SmoothedSign(AbstractRule):
     @property
     def has_corner(self):
         return self.smoothing.has_corner
+
+    @property
+    def margin(self):
+        return self.smoothing.margin
 
     @property
     def _variable(self) -> AbstractSmoothing:

@@ -2,8 +2,9 @@
 
 A smoothing brings the secant φ(z)/z, finite at 0, and a variable for the shrinking weight ω in
 which the residual clock is smooth. By default that is ψ_M(ω) (log ω for M = 2), which needs two
-to three times the steps where κω^{M−1} passes 1; `abs` has a better one. To add a smoothing, add
-a class here and its name to `SMOOTHINGS`; a user's own φ needs no class (`from_function`).
+to three times the steps where κω^{M−1} passes 1, and whose corner there a long step may overlook.
+`abs` has a better one, and for M = 2 `sqrt` and `tanh` as well. To add a smoothing, add a class
+here and its name to `SMOOTHINGS`; a user's own φ needs no class (`from_function`).
 """
 
 import abc
@@ -22,9 +23,12 @@ class AbstractSmoothing(eqx.Module):
     """φ, as its secant, and the variable z(ω, κ) of the shrinking weight; κ = aq/ε, M = depth.
 
     Parameters of a smoothing are static fields. `has_corner` says that φ has a corner at z = 1.
+    Where φ bends within less than a step, one error in a hundred is underestimated, by up to ten
+    times: `margin` is a factor between the tolerance of a limit and that of its steps.
     """
 
     has_corner: ClassVar[bool] = False
+    margin: ClassVar[float] = 30.0
 
     @abc.abstractmethod
     def secant(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -66,6 +70,8 @@ class AbstractSmoothing(eqx.Module):
 class Abs(AbstractSmoothing):
     """z/(|z| + 1): smoothed sign descent (12). R = κω + ψ_M(ω) has no corner: Ṙ = −κ(1 + Sω)."""
 
+    margin: ClassVar[float] = 3.0  # it bends slowly
+
     def secant(self, z):
         return 1 / (1 + z)
 
@@ -85,20 +91,100 @@ class Abs(AbstractSmoothing):
         return -(1 + S * omega)
 
 
-class Sqrt(AbstractSmoothing):
+class _Straightened(AbstractSmoothing):
+    """With a variable that has no corner for M = 2: R = log ω + D(κω), D the integral of the drag.
+
+    Ṙ = −κ(1 + Sω·drag(κω)), as for `abs`, where the drag is 1 and D(z) = z.
+    """
+
+    @abc.abstractmethod
+    def slack(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """D(z) = ∫ drag from 0."""
+
+    @abc.abstractmethod
+    def inverse_slack(self, level: Float[Array, "..."]) -> Float[Array, "..."]:
+        """z with log z + D(z) = level, for levels from −40."""
+
+    def encode(self, omega, kappa, depth):
+        if depth > 2:
+            return super().encode(omega, kappa, depth)
+        return jnp.log(omega) + self.slack(kappa * omega)
+
+    def decode(self, variable, kappa, depth):
+        if depth > 2:
+            return super().decode(variable, kappa, depth)
+
+        @jax.custom_jvp
+        def inverse(R, kappa):
+            safe = jnp.where(kappa > 0, kappa, 1)
+            level = R + jnp.log(safe)
+            # Below it is ω = exp R to the last bit.
+            bent = (kappa > 0) & (level > -40)
+            return jnp.where(bent, self.inverse_slack(jnp.maximum(level, -40)) / safe, jnp.exp(R))
+
+        @inverse.defjvp
+        def _(primals, tangents):
+            (R, kappa), (dR, dkappa) = primals, tangents
+            omega = inverse(R, kappa)
+            z = kappa * omega
+            drag = self.drag(z)
+            return omega, omega * (dR - omega * drag * dkappa) / (1 + z * drag)
+
+        return inverse(variable, jnp.asarray(kappa, jnp.result_type(variable)))
+
+    def rate(self, omega, kappa, S, depth):
+        if depth > 2:
+            return super().rate(omega, kappa, S, depth)
+        return -(1 + S * omega * self.drag(kappa * omega))
+
+
+class Sqrt(_Straightened):
     """z/√(z² + 1): ε inside the root, as Adam's `eps_root`."""
 
     def secant(self, z):
         return 1 / jnp.sqrt(1 + z**2)
 
+    def drag(self, z):
+        return z / (1 + jnp.sqrt(1 + z**2))
 
-class Tanh(AbstractSmoothing):
+    def slack(self, z):
+        rise = z * self.drag(z)  # √(1 + z²) − 1
+        return rise - jnp.log1p(rise / 2)
+
+    def inverse_slack(self, level):
+        # Newton in log z, convex: after a step it comes down to the root.
+        log_z = jnp.where(level > 0.5, jnp.log(jnp.maximum(level, 0.5) + 0.3), level)
+        for _ in range(5):
+            z = jnp.exp(log_z)
+            log_z = log_z - (log_z + self.slack(z) - level) * self.secant(z)
+        return jnp.exp(log_z)
+
+
+class Tanh(_Straightened):
     """tanh z."""
 
     def secant(self, z):
         small = z < 1e-4
         safe = jnp.where(small, 1, z)
         return jnp.where(small, 1 - z**2 / 3, jnp.tanh(safe) / safe)
+
+    def drag(self, z):
+        small = z < 0.03
+        safe = jnp.where(small, 1, z)
+        series = z / 3 * (1 - z**2 / 15 * (1 - 2 * z**2 / 21))
+        return jnp.where(small, series, 1 / jnp.tanh(safe) - 1 / safe)
+
+    def slack(self, z):
+        small = z < 0.03
+        safe = jnp.where(small, 1, z)
+        series = z**2 / 6 * (1 - z**2 / 30 * (1 - 4 * z**2 / 63))
+        return jnp.where(small, series, safe + jnp.log(-jnp.expm1(-2 * safe) / (2 * safe)))
+
+    def inverse_slack(self, level):
+        high = level > 20
+        return jnp.where(
+            high, level + jnp.log(2.0), jnp.arcsinh(jnp.exp(jnp.where(high, 0, level)))
+        )
 
 
 class Clip(AbstractSmoothing):

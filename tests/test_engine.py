@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference_family import family_limit
 
 import jaxmd_sign as jms
 from jaxmd_sign._sweep import _fixed
@@ -16,6 +17,7 @@ from jaxmd_sign._sweep._cases import solve_cases
 from jaxmd_sign._sweep._engine import Lanes, fixed_step_ends
 from jaxmd_sign._sweep._plan import make_plan
 from jaxmd_sign._sweep._tables import Cases, rule_of, tables
+from jaxmd_sign._sweep._variables import CODES
 
 EXAMPLE = jms.Problem([[1.3, 0.7]], [1.0])
 plan = partial(
@@ -125,6 +127,52 @@ def test_slopes_in_epsilon_are_right_to_a_hundred_times_the_tolerance():
 
     truth = slope(epsilon, alpha)
     assert np.max(np.abs(found["kkt_error_slope"] / truth - 1)) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "x", "y", "epsilon", "alpha", "rtol"),
+    [
+        ("sqrt", [1.335, -1.570, 0.306], 1.96175, 0.41041, 6.715e-5, 1e-6),
+        ("sqrt", [3.0255, 0.19235], 1.61465, 4.712e-3, 1.672e-3, 1e-7),
+        ("tanh", [0.0245, -1.577], 0.3244, 3.0e-6, 2.3e-5, 1e-7),
+    ],
+)
+def test_bends_that_estimates_overlook(smoothing, x, y, epsilon, alpha, rtol):
+    # They were off by 11 to 21 times the tolerance.
+    want = family_limit(np.array(x), y, epsilon, alpha, smoothing, 2).beta
+    found = jms.sweep(jms.Problem([x], [y]), [epsilon], [alpha], smoothing=smoothing, rtol=rtol)
+    np.testing.assert_allclose(found.beta[0, 0], want, atol=rtol * np.max(np.abs(want)))
+
+
+@pytest.mark.parametrize("smoothing", ["sqrt", "tanh"])
+def test_most_lanes_of_other_smoothings_need_no_third_try(smoothing):
+    epsilon, alpha = np.geomspace(1e-4, 1e-1, 500), np.geomspace(1e-2, 1e-1, 500)
+    found = jms.sweep(EXAMPLE, epsilon, alpha, product=False, smoothing=smoothing)
+    first = _fixed.first_steps(EXAMPLE, plan(EXAMPLE, epsilon, alpha, smoothing=smoothing).settings)
+    assert np.mean(found.num_steps == 3 * first) > 0.98
+
+
+def test_slopes_of_lanes_that_fall_back():
+    # SciPy: −6.07186 ± 3e-8; the clock at the tolerance of values gave −12.19.
+    problem = jms.Problem([[-1.1297159617807548, -0.4218588261783162]], [0.4625261607620318])
+    found = jms.sweep(problem, [1.2253161e-8], [0.58889401856], variables=["kkt_error_slope"])
+    assert found.kkt_error_slope.item() == pytest.approx(-6.07186, rel=1e-4)
+
+
+def test_numbers_out_of_range_are_a_failure():
+    found = jms.sweep(jms.Problem([[1e150, 2e150]], [1e-150]), [0.1], [0.1])
+    assert found.result.item() == CODES["not_finite"].value
+    assert np.isnan(found.beta).all() and np.isnan(found.kkt_error).all()
+
+
+def test_many_columns_at_a_loose_tolerance():
+    problem, epsilon, alpha = random_cases(12, 1, (-7, 1), (-5, -0.4), 400)
+    loose, tight = (
+        np.asarray(jms.sweep(problem, epsilon, alpha, product=False, rtol=rtol).beta)
+        for rtol in (1e-4, 1e-9)
+    )
+    # A looser one than 2e-5 over the columns is taken as that, by the adaptive solver as well.
+    assert np.max(error_of_beta(problem, loose, tight)) < 2e-5
 
 
 def test_many_blocks_of_one_problem():

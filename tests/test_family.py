@@ -592,6 +592,51 @@ def test_the_worked_example_of_a_smoothing(capsys):
 # What is refused, dtypes, and what compiles once.
 
 
+@pytest.mark.parametrize("smoothing", ["sqrt", "tanh"])
+def test_the_variable_without_a_corner(smoothing):
+    """Its inverse and derivatives; and that it falls as it is said to, for any w beside it."""
+    phi = _smoothing.SMOOTHINGS[smoothing]
+    kappas = np.append(0, np.geomspace(1e-14, 1e9, 60))
+    omega, kappa = (
+        jnp.asarray(x.ravel()) for x in np.meshgrid(np.geomspace(1e-12, 10, 40), kappas)
+    )
+    R = phi.encode(omega, kappa, 2)
+    np.testing.assert_allclose(phi.decode(R, kappa, 2), omega, rtol=3e-14)
+
+    def along(t, omega, kappa, S=0.7):
+        """The variable on ω̇ = −φ(κω), κ̇ = −κS."""
+        fall = kappa * omega * phi.secant(kappa * omega)
+        return phi.encode(omega - t * fall, kappa * (1 - t * S), 2)
+
+    fall = jax.vmap(jax.grad(along))(jnp.zeros_like(omega), omega, kappa)
+    want = kappa * phi.rate(omega, kappa, 0.7, 2)
+    np.testing.assert_allclose(fall, want, rtol=1e-9, atol=1e-12)
+
+    def back(R, kappa):
+        return phi.decode(R, kappa, 2)
+
+    slopes = jax.vmap(jax.grad(back, (0, 1)))(R, kappa)
+    for i, step in ((0, jnp.full_like(R, 1e-5)), (1, 1e-5 * kappa)):
+        above, below = ((R + s, kappa) if i == 0 else (R, kappa + s) for s in (step, -step))
+        change = back(*above) - back(*below)
+        assert np.all(np.abs(2 * step * slopes[i] - change) <= 1e-6 * np.abs(change) + 1e-10 * omega)
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "x", "y", "epsilon", "alpha"),
+    [
+        ("tanh", [8.934879442631212, 0.5173073053915169], 14.737501866931272, 0.19918442662351019,
+         0.025169533924479882),
+        ("sqrt", [7.58053139150253, 0.5516584645915678], 1.0178123925408107, 0.007384039373372729,
+         0.00014893913518473873),
+    ],
+)  # fmt: skip
+def test_limits_where_a_step_overlooked_a_bend(smoothing, x, y, epsilon, alpha):
+    want = family.family_limit(np.array(x), y, epsilon, alpha, smoothing, 2).beta
+    limit = jms.solve_limit(jms.Problem([x], [y]), jms.SmoothedSign(epsilon, smoothing), alpha)
+    np.testing.assert_allclose(limit.beta, want, atol=1e-8 * np.max(np.abs(want)))
+
+
 @each_smoothing
 def test_drag_is_what_slows_a_weight_beside_gradient_flow(smoothing):
     z, phi = np.geomspace(1e-3, 1e3, 50), _smoothing.SMOOTHINGS[smoothing]

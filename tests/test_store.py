@@ -111,6 +111,12 @@ def test_what_is_done_is_not_solved_again(tmp_path, solves):
     (tmp_path / "s.zarr" / ".sweep" / "done" / "3.json").unlink()
     sweep(tmp_path / "s.zarr")
     assert len(solves) == 7
+    # What was lost or cut short on the way to another disk is.
+    next((tmp_path / "s.zarr" / "beta").glob("c.1.0*")).unlink()
+    (tmp_path / "s.zarr" / ".sweep" / "done" / "5.json").write_text('{"cas')
+    assert status(tmp_path / "s.zarr")["to_do"] == 10
+    xr.testing.assert_identical(sweep(tmp_path / "s.zarr").load(), first)
+    assert len(solves) == 9
 
 
 @pytest.mark.parametrize(
@@ -202,7 +208,9 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path, solves, monkeypat
 
 def test_parts_of_zarr_chunks_are_never_written(tmp_path):
     with pytest.raises(AssertionError, match="parts of Zarr chunks"):
-        _store.write_chunk(tmp_path, (2, 5), Chunk(0, (1, 0), (2, 5), 5, 15), {})
+        _store.write_chunk(
+            tmp_path, (2, 5), Chunk(0, (1, 0), (2, 5), 5, 15), {"beta": np.zeros(10)}
+        )
 
 
 def test_zarr_is_asked_for_by_name(tmp_path, monkeypatch):

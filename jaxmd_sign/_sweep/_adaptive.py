@@ -29,6 +29,7 @@ from ._variables import CODES
 _CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
 _WIDER = 32  # on other devices
 _SMALL = (4, 16, 128)
+_FINE = 1e-11  # of a value, where its derivative in ε is wanted: that errs by up to rtol/ε
 
 
 def _code_table() -> np.ndarray:
@@ -68,7 +69,7 @@ def solve_adaptively(
 
 
 def adaptive_ends(
-    cases: Cases, lanes: np.ndarray, settings: Settings
+    cases: Cases, lanes: np.ndarray, settings: Settings, rtol: float
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
     """Lanes by the residual clock: w and ω (and dw/dε if it is wanted), steps and codes."""
     size = _SMALL[-1] if len(lanes) <= _SMALL[-1] else _CPU_ROWS
@@ -76,10 +77,10 @@ def adaptive_ends(
     order = np.argsort(np.asarray(cases.epsilon)[lanes % len(cases.epsilon)], kind="stable")
     padded = np.pad(lanes[order], (0, -len(lanes) % size), mode="edge").reshape(-1, size)
     # Not all of the settings: other variables would be another program.
-    static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
-    found = [
-        jax.tree.map(np.asarray, _ends(cases, some, settings.rtol, *static)) for some in padded
-    ]
+    slope = settings.wants("kkt_error_slope")
+    static = settings.smoothing, settings.max_steps, slope
+    rtol = min(rtol, _FINE) if slope else rtol
+    found = [jax.tree.map(np.asarray, _ends(cases, some, rtol, *static)) for some in padded]
     back = np.argsort(order)
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1)[..., back], *found)
 

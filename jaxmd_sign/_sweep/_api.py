@@ -13,11 +13,11 @@ from .._checks import Numbers
 from .._problem import Problem
 from ._cluster import solve_on_cluster
 from ._dataset import Memory
-from ._manifest import read_marks, total
+from ._manifest import total
 from ._plan import Plan, make_plan
 from ._progress import Progress
 from ._run import solve_chunks
-from ._store import Writer, load, open_store, to_do
+from ._store import Writer, load, marks_of_whole, open_store, to_do
 
 MAX_STEPS = 65536
 
@@ -127,7 +127,7 @@ def run_sweep(
     path = Path(store)
     try:
         plan = open_store(path, plan, resume, arguments["chunk_size"] is not None)
-        return _run(plan, path, read_marks(path), client, progress)
+        return _run(plan, path, marks_of_whole(path, plan), client, progress)
     except OSError as error:
         raise ValueError(
             f"store {path} cannot be written or read ({error.strerror or error}). Mend that and "

@@ -22,6 +22,7 @@ from ._engine import Lanes, fixed_step_ends
 from ._measures import measures
 from ._plan import ROWS, Settings
 from ._tables import Cases, rule_of, tables
+from ._variables import CODES
 
 _FEWEST, _MOST = 18, 112  # steps of a first try; with fewer, the estimates say little
 _LOOSEST = 2e-5  # over the number of columns
@@ -65,15 +66,24 @@ def solve_fixed(
         measured = _measure(cases, ends)
     codes, steps = np.zeros(num_cases, "int8"), np.full(num_cases, num_blocks * num_steps, "int32")
     again = _too_large(error, _tolerance(settings, cases.tables.a.shape[-1]))
+    if _overlooks(settings):
+        again = np.arange(error.size)
     if again.size:
         ends = _solve_again(cases, ends, again, settings, num_steps, codes, steps)
         measured = _measure(cases, ends)
+    _check_finite(measured, codes)
     measured |= {"result": codes, "num_steps": steps}
     found = {name: np.asarray(measured[name]) for name in settings.variables}
     for name, value in found.items():
         if codes.any() and value.dtype.kind == "f":
             found[name] = np.where(codes.reshape(-1, *[1] * (value.ndim - 1)) == 0, value, np.nan)
     return found, np.flatnonzero(np.asarray(measured["lost"]) & (codes == 0))
+
+
+def _check_finite(measured: dict[str, Array], codes: np.ndarray) -> None:
+    """Numbers beyond the range of floats are a failure."""
+    found = [np.asarray(measured[name]) for name in ("kkt_error", "bregman", "feasibility")]
+    codes[~np.isfinite(found).all(axis=0) & (codes == 0)] = CODES["not_finite"].value
 
 
 def _solve_again(
@@ -87,19 +97,35 @@ def _solve_again(
 ) -> tuple[Array, ...]:
     """The ends with these lanes better, by more steps or another solver; codes and steps kept."""
     num_cases = len(codes)
-    if 2 * num_steps <= min(_MOST, settings.max_steps):
+    tolerance = _tolerance(settings, cases.tables.a.shape[-1])
+    if 2 * num_steps <= settings.max_steps:
         lanes = _padded(again)
         better, error = _solve(cases, lanes, settings, 2 * num_steps)
+        if _overlooks(settings):
+            error = jnp.maximum(error, _apart(tuple(x[:, lanes] for x in ends), better))
         ends = _put(ends, lanes, better)
         np.add.at(steps, again % num_cases, 2 * num_steps)
-        tolerance = _tolerance(settings, cases.tables.a.shape[-1])
         again = again[_too_large(error[: again.size], tolerance)]
     if again.size:
-        best, taken, code = adaptive_ends(cases, again, settings)
+        best, taken, code = adaptive_ends(cases, again, settings, tolerance)
         ends = _put(ends, again, best)
         np.add.at(steps, again % num_cases, taken)
         np.maximum.at(codes, again % num_cases, code)
     return ends
+
+
+def _overlooks(settings: Settings) -> bool:
+    """Where φ bends within a step, estimates may miss it: two solves must agree."""
+    return settings.smoothing != "abs"
+
+
+@jax.jit
+def _apart(ends: tuple[Array, ...], better: tuple[Array, ...]) -> Array:
+    """The error of the better ones by their distance from the others, if it falls like h²."""
+    (w, omega, *_), (w_better, omega_better, *_) = ends, better
+    beta = w_better**2 - omega_better**2
+    change = amax(jnp.abs(w**2 - omega**2 - beta), axis=0) / 3
+    return change / amax(jnp.abs(beta), axis=0)
 
 
 def _tolerance(settings: Settings, num_columns: int) -> float:

@@ -10,6 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,12 @@ def write_mark(store: Path, index: int, mark: dict[str, Any]) -> None:
 
 
 def read_marks(store: Path) -> dict[int, dict[str, Any]]:
-    """The marks of all chunks that are done."""
-    folder = store / _BOOKS / "done"
-    return {int(path.stem): json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    """The marks of all chunks that are done; one that cannot be read is none."""
+    marks = {}
+    for path in (store / _BOOKS / "done").glob("*.json"):
+        with suppress(ValueError):
+            marks[int(path.stem)] = json.loads(path.read_text("utf-8"))
+    return marks
 
 
 def total(marks: Iterable[dict[str, Any]]) -> dict[str, Any]:

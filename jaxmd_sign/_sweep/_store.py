@@ -5,6 +5,7 @@ in memory, written without it: a sixth of the time. A chunk of the sweep is one 
 each variable, so that no two writers ever touch one file.
 """
 
+import os
 import platform
 import queue
 import shutil
@@ -28,6 +29,7 @@ from ._manifest import (
     fingerprint,
     mark,
     read_manifest,
+    read_marks,
     refuse_other,
     write_atomically,
     write_manifest,
@@ -71,6 +73,20 @@ def open_store(path: Path, plan: Plan, resume: bool, own_chunks: bool) -> Plan:
 def load(path: Path, plan: Plan) -> xr.Dataset:
     """The dataset in a store, read when used."""
     return xr.open_zarr(path)[list(plan.settings.variables)]  # in this order
+
+
+def marks_of_whole(path: Path, plan: Plan) -> dict[int, dict[str, Any]]:
+    """The marks of the chunks all of whose files are there: who copies a store may lose some."""
+    there = {name: set(os.listdir(path / name)) for name in plan.settings.variables}
+
+    def whole(index: int) -> bool:
+        corner = plan.chunk(index).corner
+        return all(
+            chunk_key(corner, plan.tile, len(inner_shape(plan, name))) in files
+            for name, files in there.items()
+        )
+
+    return {index: mark for index, mark in read_marks(path).items() if whole(index)}
 
 
 def to_do(marks: dict[int, dict[str, Any]], plan: Plan) -> list[int]:
@@ -204,19 +220,24 @@ def _make_arrays(zarr: Any, path: Path, plan: Plan) -> None:
         zarr.consolidate_metadata(group.store)
 
 
+def chunk_key(corner: tuple[int, ...], tile: tuple[int, ...], inner: int) -> str:
+    """The name of the file of a chunk, of an array with so many axes beside those of the cases."""
+    sides = zip(corner, tile, strict=True)
+    place, within = zip(*(divmod(first, side) for first, side in sides), strict=True)
+    assert not any(within), f"the chunk at {corner} would be parts of Zarr chunks"
+    return ".".join(map(str, ["c", *place, *[0] * inner]))
+
+
 def write_chunk(
     path: Path, tile: tuple[int, ...], chunk: Chunk, values: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Write a chunk, then its mark, which is returned."""
-    sides = zip(chunk.corner, tile, strict=True)
-    place, within = zip(*(divmod(first, side) for first, side in sides), strict=True)
-    assert not any(within), f"chunk {chunk.index} would write parts of Zarr chunks"
     for name, value in values.items():
         block = value.reshape(*chunk.extent, *value.shape[1:])
         if chunk.extent != tile:  # at the far ends of the grid: the rest is not read
             missing = [(0, side - size) for side, size in zip(tile, chunk.extent, strict=True)]
             block = np.pad(block, [*missing, *[(0, 0)] * (value.ndim - 1)])
-        key = ".".join(map(str, ["c", *place, *[0] * (value.ndim - 1)]))
+        key = chunk_key(chunk.corner, tile, value.ndim - 1)
         block = np.ascontiguousarray(block, value.dtype.newbyteorder("<"))
         write_atomically(path / name / key, block.data)
     note = mark(chunk.start, values["result"])
