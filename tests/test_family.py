@@ -619,7 +619,9 @@ def test_the_variable_without_a_corner(smoothing):
     for i, step in ((0, jnp.full_like(R, 1e-5)), (1, 1e-5 * kappa)):
         above, below = ((R + s, kappa) if i == 0 else (R, kappa + s) for s in (step, -step))
         change = back(*above) - back(*below)
-        assert np.all(np.abs(2 * step * slopes[i] - change) <= 1e-6 * np.abs(change) + 1e-10 * omega)
+        assert np.all(
+            np.abs(2 * step * slopes[i] - change) <= 1e-6 * np.abs(change) + 1e-10 * omega
+        )
 
 
 @pytest.mark.parametrize(

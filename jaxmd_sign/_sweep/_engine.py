@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from .._extremes import amax, amin
 from .._rules import AbstractRule
 
 _TABLEAU = diffrax.Tsit5.tableau
@@ -56,10 +55,10 @@ class Ends(NamedTuple):
 
     def error(self) -> Float[Array, " lanes"]:
         """An estimate of the error of β = w² − ω², relative to its largest entry."""
-        largest = amax(jnp.abs((self.w - self.omega) * (self.w + self.omega)), axis=0)
+        largest = _largest(jnp.abs((self.w - self.omega) * (self.w + self.omega)))
         k = len(self.w)  # of two columns the errors are much alike
         safety = (4 if k == 2 else 9) * max(1, k / 10) ** 1.5
-        return (safety * amax(jnp.abs(self.w * self.w_error), axis=0) + self.rest) / largest
+        return (safety * _largest(jnp.abs(self.w * self.w_error)) + self.rest) / largest
 
 
 def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: Int[Array, ""]) -> Ends:
@@ -112,7 +111,7 @@ class _Clock(NamedTuple):
     @classmethod
     def of(cls, lanes: Lanes) -> "_Clock":
         # Layers of width α at the start and ε/2a at the end need the fewest steps (by trial).
-        smallest = amin(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
+        smallest = reduce(jnp.minimum, jnp.where(lanes.a > 0, lanes.a, jnp.inf))
         layer = lanes.epsilon / (2 * smallest)
         reach, start = 1 + layer, lanes.alpha / (1 + layer - lanes.alpha)
         length = -jnp.log(layer * start)
@@ -181,8 +180,8 @@ def _in_reach(lanes: Lanes, num_steps: Int[Array, ""]) -> Bool[Array, " lanes"]:
     Few steps say little of columns far apart, nor of an α so large that weights still shrink when
     σ nears 1.
     """
-    smallest = amin(jnp.where(lanes.a > 0, lanes.a, jnp.inf), axis=0)
-    close = amax(lanes.a, axis=0) <= _FARTHEST * num_steps * smallest
+    smallest = reduce(jnp.minimum, jnp.where(lanes.a > 0, lanes.a, jnp.inf))
+    close = _largest(lanes.a) <= _FARTHEST * num_steps * smallest
     return close & (lanes.alpha < _LARGEST_ALPHA)
 
 
@@ -202,7 +201,7 @@ def _to_the_end(field: _Field, w, omega):
         for one, two, three, four in zip(k1, k2, k3, k4, strict=True)
     ]
     apart = w * jnp.abs(mean[0] - k2[0]) + omega**2 * jnp.abs(mean[1] - k2[1])
-    return *moved(left, mean), 2 * left * amax(apart, axis=0)
+    return *moved(left, mean), 2 * left * _largest(apart)
 
 
 def _columns(x: Float[Array, "k lanes"]) -> Float[Array, " lanes"]:
@@ -211,7 +210,7 @@ def _columns(x: Float[Array, "k lanes"]) -> Float[Array, " lanes"]:
 
 
 def _largest(x: Float[Array, "k lanes"]) -> Float[Array, " lanes"]:
-    """The largest of a block's columns, written out like their sum."""
+    """The largest of a block's columns, or NaN, written out like their sum."""
     return reduce(jnp.maximum, x)
 
 
