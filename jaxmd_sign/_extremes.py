@@ -6,15 +6,15 @@ that in a large batch what went wrong would look like what went well. `make lint
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
 
 def amax(
-    x: Float[Array, "..."],
+    x: Num[Array, "..."],
     axis: int | tuple[int, ...] | None = None,
     *,
     where: Bool[Array, "..."] | None = None,
-    initial: float | None = None,
+    initial: int | float | None = None,
 ) -> Float[Array, "..."]:
     """The largest along the axis."""
     found = jnp.max(x, axis, where=where, initial=initial)  # noqa: TID251
@@ -22,11 +22,11 @@ def amax(
 
 
 def amin(
-    x: Float[Array, "..."],
+    x: Num[Array, "..."],
     axis: int | tuple[int, ...] | None = None,
     *,
     where: Bool[Array, "..."] | None = None,
-    initial: float | None = None,
+    initial: int | float | None = None,
 ) -> Float[Array, "..."]:
     """The smallest along the axis."""
     found = jnp.min(x, axis, where=where, initial=initial)  # noqa: TID251

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
+import reference_family as family
 
 import jaxmd_sign as jms
 from jaxmd_sign._cli import main
@@ -202,6 +203,64 @@ def test_an_epsilon_for_each_coordinate():
     assert float(tuned.objective) < 1e-7 and tuned.result == jms.RESULTS.successful
     limit = jms.solve_limit(problem, jms.SmoothedSign(tuned.epsilon), ALPHA)
     assert float(jms.kkt(problem, limit).error) < 1e-7
+
+
+def test_blocks_leave_a_bound_that_is_not_theirs():
+    """Together they are best at the bound, but the second alone is best inside."""
+    problem = jms.Problem([[1.3, 0.7, 0, 0], [0, 0, 0.5, 2]], [1.0, 0.03])
+    tuned = jms.tune_epsilon(problem, 0.05, bounds=(1e-6, 0.02), per="block")
+    assert tuned.result == jms.RESULTS.at_upper_bound
+    np.testing.assert_allclose(tuned.epsilon, [0.02, 0.02, 0.00480512, 0.00480512], rtol=1e-5)
+    want = ref.block_limit(np.array([1.3, 0.7]), 1.0, 0.02, 0.05).kkt_error
+    assert float(tuned.objective) == pytest.approx(want, rel=1e-6)
+
+
+def test_coordinates_go_to_a_bound_each():
+    tuned = jms.tune_epsilon(EXAMPLE, ALPHA, bounds=(1e-3, 0.05), per="coordinate")
+    np.testing.assert_allclose(tuned.epsilon, [1e-3, 0.05], rtol=1e-6)
+    want = family.family_limit(X, Y, np.array([1e-3, 0.05]), 0.05, "abs", 2).kkt_error
+    assert float(tuned.objective) == pytest.approx(want, rel=1e-6)
+    assert tuned.gradient[0] > 0 > tuned.gradient[1]
+
+
+@pytest.mark.parametrize("epsilon0", [1e-8, 1e-4, 300.0, 1e9])
+def test_a_start_on_a_plateau_or_beyond_a_bound(epsilon0):
+    tuned = jms.tune_epsilon(EXAMPLE, ALPHA, epsilon0=epsilon0)
+    assert tuned.result == jms.RESULTS.successful and tuned.stats["num_solves"] < 40
+    assert float(tuned.epsilon) == pytest.approx(0.2095791, rel=1e-5)
+
+
+def test_a_start_that_ends_on_a_plateau_is_no_success():
+    tuned = jms.tune_epsilon(EXAMPLE, ALPHA, epsilon0=1e-8, rtol=1e-6)
+    assert abs(tuned.epsilon - 0.2095791) < 1e-3 or tuned.result != jms.RESULTS.successful
+
+
+def test_the_edge_of_what_was_solved_is_no_minimum():
+    rng = np.random.default_rng(5)
+    problem = jms.Problem(rng.normal(size=(3, 6)), rng.normal(size=3))
+    tuned = jms.tune_epsilon(problem, 0.05, bounds=(1e-4, 10), max_steps=400)
+    assert 0 < tuned.stats["num_failed"] < tuned.stats["num_solves"]
+    assert tuned.result == jms.RESULTS.max_steps_reached and np.isnan(tuned.epsilon)
+
+
+@pytest.mark.parametrize(
+    ("objective", "code"),
+    [
+        # Infinite somewhere, of 50 powers of ten, and nowhere a number.
+        (
+            lambda beta: jnp.where(beta[0] > 0.64, jnp.inf, (beta[0] - 0.6) ** 2),
+            "search_not_converged",
+        ),
+        (lambda beta: jnp.exp(6000 * (beta[0] - 0.6) ** 2), "successful"),
+        (lambda beta: beta[0] * jnp.nan, "not_finite"),
+    ],
+)
+def test_objectives_of_wild_values(objective, code):
+    tuned = jms.tune_epsilon(EXAMPLE, 0.05, objective=lambda _, limit: objective(limit.beta))
+    assert tuned.result == getattr(jms.RESULTS, code)
+    assert np.isnan(tuned.objective) == (code == "not_finite")
+    if code == "successful":
+        assert float(tuned.epsilon) == pytest.approx(0.0970360, rel=1e-5)
 
 
 def test_float32():

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .._assumptions import Assumptions, check_assumptions
+from .._extremes import amax, amin
 from .._limit import solve_limit
 from .._problem import Problem
 from .._results import RESULTS, check, combine, from_codes
@@ -103,33 +104,44 @@ def tune(problem, rule, alpha, objective, group, box, start, options: Options) -
 def _from_search(
     problem: Problem, alpha: Array, goal: Objective, found: Found, rtol: float
 ) -> Tuning:
-    samples, (_, codes) = found.samples, found.samples.aux
-    least = jax.tree.map(lambda part: part[_least(samples.value)], samples)
-    sweep = jax.tree.map(lambda part: part[:NUM_SWEEP], samples)
-    noise = _NOISE * rtol * jnp.nanmax(goal.level(sweep.aux[0]))
+    samples = found.samples
+    least = _at(samples, _least(samples.value))
+    sweep = _at(samples, slice(NUM_SWEEP))
+
+    def less(value, other: Sample):
+        """Whether a value is less than that of a sample, by more than noise."""
+        return goal.level(value) < goal.level(other.value) - _noise(goal, other.aux[0], rtol)
+
+    def instead(chosen, of: Sample, best):
+        return jax.tree.map(partial(jnp.where, chosen), (of.t, of.value, of.slope, jnp.nan), best)
+
     # Beside a jump, the bracket may hold a minimum that is none of the whole.
-    jump = goal.level(least.value) < goal.level(found.value) - noise
-    best = jax.tree.map(
-        partial(jnp.where, jump),
-        (least.t, least.value, least.slope, jnp.nan),
-        (found.t, found.value, found.slope, found.curvature),
-    )
+    best = found.t, found.value, found.slope, found.curvature
+    jump = goal.level(least.value) < goal.level(found.value) - _noise(goal, least.aux[0], rtol)
+    best = instead(jump, least, best)
+    # What is no better than a bound is that bound.
+    first, last = _at(sweep, 0), _at(sweep, -1)
+    at_low, at_high = (jnp.isfinite(end.value) & ~less(best[1], end) for end in (first, last))
+    best = instead(at_high, last, instead(at_low, first, best))
     t, value, slope, curvature = best
-    levels, level = goal.level(sweep.value), goal.level(value)
-    num_minima = count_minima(found, _NOISE * rtol * jnp.nanmax(jnp.abs(sweep.value)))
+    levels, level = _finite(goal.level(sweep.value)), goal.level(value)
+    num_minima = count_minima(found, _NOISE * rtol * jnp.nanmax(_finite(jnp.abs(sweep.value))))
     counts = _counts(found)
-    solved = counts["num_failed"] < counts["num_solves"]
-    flat = solved & (jnp.nanmax(levels) - jnp.fmin(jnp.nanmin(levels), level) <= noise)
+    flat = jnp.nanmax(levels) - jnp.fmin(jnp.nanmin(levels), level) <= jnp.nanmax(
+        _finite(_noise(goal, sweep.aux[0], rtol))
+    )
     result = combine(
-        RESULTS.where(solved, RESULTS.successful, from_codes(codes)),
+        _of_failures(found, t, slope, (first.t, last.t)),
         check(jnp.isfinite(level), RESULTS.not_finite),
         check(~flat, RESULTS.flat_objective),
-        check(~(levels[0] - level <= noise), RESULTS.at_lower_bound),
-        check(~(levels[-1] - level <= noise), RESULTS.at_upper_bound),
+        check(~at_low, RESULTS.at_lower_bound),
+        check(~at_high, RESULTS.at_upper_bound),
         check(found.converged & ~jump, RESULTS.search_not_converged),
         check(num_minima <= 1, RESULTS.several_minima),
     )
-    epsilon = jnp.exp(jnp.where(flat, jnp.nan, t))
+    nowhere = flat | (result == RESULTS.max_steps_reached)
+    t, value = (jnp.where(nowhere, jnp.nan, x) for x in (t, value))
+    epsilon = jnp.exp(t)
     return Tuning(
         epsilon=epsilon,
         objective=goal.value(value),
@@ -140,6 +152,37 @@ def _from_search(
         result=result,
         stats=counts | {"num_minima": num_minima},
     )
+
+
+def _of_failures(found: Found, t, slope, box: tuple[Array, Array]) -> RESULTS:
+    """What the solves that failed say of the best: if all did, or if it is only next to them."""
+    samples, codes = found.samples, found.samples.aux[1]
+    used = jnp.arange(samples.t.size) < found.num_samples
+    usable = used & jnp.isfinite(samples.value) & jnp.isfinite(samples.slope)
+    lowest = amin(samples.t, where=usable, initial=jnp.inf)
+    highest = amax(samples.t, where=usable, initial=-jnp.inf)
+    low, high = box
+    margin = 1e-3 * (high - low)
+    hidden = ((slope > 0) & (t < lowest + margin) & (lowest > low + margin)) | (
+        (slope < 0) & (t > highest - margin) & (highest < high - margin)
+    )
+    of_sweep = used & (jnp.arange(samples.t.size) < NUM_SWEEP)
+    failures = from_codes(jnp.where(of_sweep & ~usable, codes, 0))
+    failures = combine(failures, check(~hidden, RESULTS.search_not_converged))
+    return RESULTS.where(~jnp.any(usable) | hidden, failures, RESULTS.successful)
+
+
+def _at(samples: Sample, which) -> Sample:
+    return jax.tree.map(lambda part: part[which], samples)
+
+
+def _noise(goal: Objective, size: Array, rtol: float) -> Array:
+    """What says nothing, of a level beside this size."""
+    return _NOISE * rtol * goal.level(size)
+
+
+def _finite(x: Array) -> Array:
+    return jnp.where(jnp.isfinite(x), x, jnp.nan)
 
 
 def _least(values: Float[Array, " N"]) -> Int[Array, ""]:
@@ -172,13 +215,18 @@ def _from_descent(
     low, high = box
     margin = 1e-3 * (high - low)  # the box itself is never reached
     noise = (_NOISE * options.rtol) ** 2 * found.size
+    # Small steps end the descent, on a plateau as well.
+    at_low = (found.t < low + margin) & (found.gradient > 0)
+    at_high = (found.t > high - margin) & (found.gradient < 0)
+    flat = jnp.abs(found.gradient) <= jnp.sqrt(options.rtol) / 10 * jnp.abs(found.value)
+    still = found.is_zero | jnp.all(flat | at_low | at_high)
     result = combine(
         from_codes(found.code),
         check(jnp.isfinite(found.value), RESULTS.not_finite),
         check(jnp.any(jnp.abs(found.first_gradient) > noise), RESULTS.flat_objective),
-        check(jnp.all(found.t > low + margin), RESULTS.at_lower_bound),
-        check(jnp.all(found.t < high - margin), RESULTS.at_upper_bound),
-        check(found.converged, RESULTS.search_not_converged),
+        check(~jnp.any(at_low), RESULTS.at_lower_bound),
+        check(~jnp.any(at_high), RESULTS.at_upper_bound),
+        check(found.converged & still, RESULTS.search_not_converged),
     )
     lost = (result == RESULTS.flat_objective) | ~jnp.isfinite(found.value)
     epsilon = jnp.exp(_spread(jnp.where(lost, jnp.nan, found.t), group, options.per))
