@@ -511,12 +511,12 @@ def test_one_compilation_while_values_change():
         problem = BLOCKS.with_data(scale * X, Y / scale)
         return jax.block_until_ready(flow(problem, epsilon, alpha, scale * TS))
 
+    other = Problem(np.roll(X, 1, axis=1)[::-1], Y)  # small programs of its own
     solve(0.1, 0.05, 1.0)
     before = len(compiled)
     for values in [(1e-4, 0.01, 2.0), (3.0, 0.2, 0.3), (1e-7, 1e-3, 0.7)]:
         solve(*values)
     # Another pattern of the same padded sizes.
-    other = Problem(np.roll(X, 1, axis=1)[::-1], Y)
     jax.block_until_ready(flow(other, 0.02, 0.1, TS))
     assert len(compiled) == before
 

@@ -230,6 +230,16 @@ def test_a_start_on_a_plateau_or_beyond_a_bound(epsilon0):
     assert float(tuned.epsilon) == pytest.approx(0.2095791, rel=1e-5)
 
 
+def test_a_negative_objective_is_no_least_one():
+    def below(_, limit):
+        return (limit.beta[0] - 0.6) ** 2 - 1
+
+    for epsilon0 in (0.5, 0.01):
+        tuned = jms.tune_epsilon(EXAMPLE, ALPHA, objective=below, epsilon0=epsilon0)
+        assert tuned.result == jms.RESULTS.successful
+        assert float(tuned.epsilon) == pytest.approx(0.0970360, rel=1e-3)
+
+
 def test_a_start_that_ends_on_a_plateau_is_no_success():
     tuned = jms.tune_epsilon(EXAMPLE, ALPHA, epsilon0=1e-8, rtol=1e-6)
     assert abs(tuned.epsilon - 0.2095791) < 1e-3 or tuned.result != jms.RESULTS.successful

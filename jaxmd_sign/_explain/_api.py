@@ -124,7 +124,10 @@ def _fixed(
 
 
 def _of_one_coordinate(phi: Any, dtype: Any) -> bool:
-    return callable(phi) and jax.eval_shape(phi, jax.ShapeDtypeStruct((), dtype)).shape == ()
+    if not callable(phi):
+        return False
+    value = jax.eval_shape(phi, jax.ShapeDtypeStruct((), dtype))
+    return getattr(value, "shape", None) == ()
 
 
 def _usable_beta(problem: Problem, beta: Numbers) -> Float[Array, " d"]:

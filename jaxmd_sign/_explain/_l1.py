@@ -19,7 +19,7 @@ def l1_minimizer(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
 def _can_move(X: np.ndarray, found) -> bool:
     """Whether a vertex can be left at no cost: along columns of no reduced cost that depend."""
     free = np.abs(found.lower.marginals) <= 1e-9
-    columns, at_zero = np.hstack([X, -X])[:, free], found.x[free] == 0
+    columns, at_zero = np.hstack([X, -X])[:, free], found.x[free] <= _ZERO * np.max(found.x)
     if np.linalg.matrix_rank(columns) == columns.shape[1]:
         return False
     bounds = [(0 if zero else -1, 1) for zero in at_zero]

@@ -94,7 +94,7 @@ def tune(problem, rule, alpha, objective, group, box, start, options: Options) -
         start = jnp.zeros(num_groups, start.dtype).at[group].set(jnp.log(start))
 
     def is_zero(value, size):
-        return goal.level(value) <= _NOISE * options.rtol * goal.level(size)
+        return jnp.abs(goal.level(value)) <= _noise(goal, size, options.rtol)
 
     low, high = box
     descended = descend(at, jnp.clip(start, low, high), low, high, is_zero, options.rtol)
@@ -130,8 +130,9 @@ def _from_search(
     flat = jnp.nanmax(levels) - jnp.fmin(jnp.nanmin(levels), level) <= jnp.nanmax(
         _finite(_noise(goal, sweep.aux[0], rtol))
     )
+    failures = _of_failures(found, t, slope, (first.t, last.t))
     result = combine(
-        _of_failures(found, t, slope, (first.t, last.t)),
+        failures,
         check(jnp.isfinite(level), RESULTS.not_finite),
         check(~flat, RESULTS.flat_objective),
         check(~at_low, RESULTS.at_lower_bound),
@@ -139,7 +140,8 @@ def _from_search(
         check(found.converged & ~jump, RESULTS.search_not_converged),
         check(num_minima <= 1, RESULTS.several_minima),
     )
-    nowhere = flat | (result == RESULTS.max_steps_reached)
+    unknown = (failures != RESULTS.successful) & (failures != RESULTS.search_not_converged)
+    nowhere = flat | unknown
     t, value = (jnp.where(nowhere, jnp.nan, x) for x in (t, value))
     epsilon = jnp.exp(t)
     return Tuning(
