@@ -18,7 +18,7 @@ def amax(
 ) -> Float[Array, "..."]:
     """The largest along the axis."""
     found = jnp.max(x, axis, where=where, initial=initial)  # noqa: TID251
-    return jnp.where(jnp.any(jnp.isnan(x), axis, where=where), jnp.nan, found)
+    return _unless_nan(found, x, axis, where)
 
 
 def amin(
@@ -30,6 +30,10 @@ def amin(
 ) -> Float[Array, "..."]:
     """The smallest along the axis."""
     found = jnp.min(x, axis, where=where, initial=initial)  # noqa: TID251
+    return _unless_nan(found, x, axis, where)
+
+
+def _unless_nan(found, x, axis, where):
     return jnp.where(jnp.any(jnp.isnan(x), axis, where=where), jnp.nan, found)
 
 

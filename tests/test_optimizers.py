@@ -572,17 +572,14 @@ def test_adam_tends_to_its_flow_at_first_order(blocks):
 
 
 def test_the_dual_of_adams_flow_once_weights_have_crossed_zero():
-    X = np.array([[1.1, -0.4, 0.3, -1.2], [0.2, 0.9, -1.4, 0.5]])
+    # A weight below 0 becomes the larger one in size: by its sign θ had the other weight's.
+    problem = jms.Problem([[1.3, 1.0, -2.7, -1.9], [-0.2, -0.4, 0.2, 0.2]], [6.4, -3.3])
     flow = jms.solve_trajectory(
-        jms.Problem(X, [3.0, -2.0]),
-        jms.AdamFlow(0.3, 0.5, 0.1),
-        0.05,
-        ts=np.linspace(0, 8, 81),
-        rtol=1e-7,
+        problem, jms.AdamFlow(0.3, 0.5, 1.0), 0.3, ts=np.linspace(0, 8, 81), rtol=1e-7
     )
-    least = np.minimum(np.abs(flow.u), np.abs(flow.v))
-    assert np.sum(np.asarray(flow.v) < 0) > 10  # else this shows nothing
-    want = np.sign(flow.beta) * np.sqrt(np.abs(flow.beta) + least**2)
+    small, large = np.sort(np.abs(np.stack([flow.u, flow.v])), axis=0)
+    assert np.sum(large > np.maximum(flow.u, flow.v)) > 10  # else this shows nothing
+    want = np.sign(flow.beta) * np.sqrt(np.abs(flow.beta) + small**2)
     np.testing.assert_allclose(flow.dual[1:], want[1:], atol=1e-9)
 
 

@@ -43,7 +43,7 @@ def first_steps(problems: Problem, settings: Settings) -> int | None:
     num_columns = problems.data.x.shape[-1]
     steps = max(_FEWEST, 21 * (1e-6 / _tolerance(settings, num_columns)) ** 0.2)
     steps *= max(1, num_columns / 2) ** 0.35
-    steps = math.ceil(steps * 1.4 ** ((num_columns > 12) + (settings.smoothing != "abs")))
+    steps = math.ceil(steps * 1.4 ** ((num_columns > 12) + _overlooks(settings)))
     return steps if steps <= min(_MOST, settings.max_steps) else None
 
 
@@ -65,9 +65,8 @@ def solve_fixed(
         ends, error = _in_parts(cases, num_cases * num_blocks, settings, num_steps)
         measured = _measure(cases, ends)
     codes, steps = np.zeros(num_cases, "int8"), np.full(num_cases, num_blocks * num_steps, "int32")
-    again = _too_large(error, _tolerance(settings, cases.tables.a.shape[-1]))
-    if _overlooks(settings):
-        again = np.arange(error.size)
+    tolerance = _tolerance(settings, cases.tables.a.shape[-1])
+    again = np.arange(error.size) if _overlooks(settings) else _too_large(error, tolerance)
     if again.size:
         ends = _solve_again(cases, ends, again, settings, num_steps, codes, steps)
         measured = _measure(cases, ends)

@@ -105,32 +105,15 @@ def _from_search(
     problem: Problem, alpha: Array, goal: Objective, found: Found, rtol: float
 ) -> Tuning:
     samples = found.samples
-    least = _at(samples, _least(samples.value))
     sweep = _at(samples, slice(NUM_SWEEP))
-
-    def less(value, other: Sample):
-        """Whether a value is less than that of a sample, by more than noise."""
-        return goal.level(value) < goal.level(other.value) - _noise(goal, other.aux[0], rtol)
-
-    def instead(chosen, of: Sample, best):
-        return jax.tree.map(partial(jnp.where, chosen), (of.t, of.value, of.slope, jnp.nan), best)
-
-    # Beside a jump, the bracket may hold a minimum that is none of the whole.
-    best = found.t, found.value, found.slope, found.curvature
-    jump = goal.level(least.value) < goal.level(found.value) - _noise(goal, least.aux[0], rtol)
-    best = instead(jump, least, best)
-    # What is no better than a bound is that bound.
-    first, last = _at(sweep, 0), _at(sweep, -1)
-    at_low, at_high = (jnp.isfinite(end.value) & ~less(best[1], end) for end in (first, last))
-    best = instead(at_high, last, instead(at_low, first, best))
-    t, value, slope, curvature = best
+    (t, value, slope, curvature), jump, at_low, at_high = _best(found, goal, rtol)
     levels, level = _finite(goal.level(sweep.value)), goal.level(value)
     num_minima = count_minima(found, _NOISE * rtol * jnp.nanmax(_finite(jnp.abs(sweep.value))))
     counts = _counts(found)
     flat = jnp.nanmax(levels) - jnp.fmin(jnp.nanmin(levels), level) <= jnp.nanmax(
         _finite(_noise(goal, sweep.aux[0], rtol))
     )
-    failures = _of_failures(found, t, slope, (first.t, last.t))
+    failures = _of_failures(found, t, slope)
     result = combine(
         failures,
         check(jnp.isfinite(level), RESULTS.not_finite),
@@ -156,14 +139,38 @@ def _from_search(
     )
 
 
-def _of_failures(found: Found, t, slope, box: tuple[Array, Array]) -> RESULTS:
+def _best(
+    found: Found, goal: Objective, rtol: float
+) -> tuple[tuple[Array, ...], Array, Array, Array]:
+    """t, value, slope and curvature; whether they are beside a jump, and whether at a bound."""
+    samples = found.samples
+    least = _at(samples, _least(samples.value))
+
+    def less(value, other: Sample):
+        """Whether a value is less than that of a sample, by more than noise."""
+        return goal.level(value) < goal.level(other.value) - _noise(goal, other.aux[0], rtol)
+
+    def instead(chosen, of: Sample, best):
+        return jax.tree.map(partial(jnp.where, chosen), (of.t, of.value, of.slope, jnp.nan), best)
+
+    # Beside a jump, the bracket may hold a minimum that is none of the whole.
+    best = found.t, found.value, found.slope, found.curvature
+    jump = goal.level(least.value) < goal.level(found.value) - _noise(goal, least.aux[0], rtol)
+    best = instead(jump, least, best)
+    # What is no better than a bound is that bound.
+    first, last = _at(samples, 0), _at(samples, NUM_SWEEP - 1)
+    at_low, at_high = (jnp.isfinite(end.value) & ~less(best[1], end) for end in (first, last))
+    return instead(at_high, last, instead(at_low, first, best)), jump, at_low, at_high
+
+
+def _of_failures(found: Found, t: Array, slope: Array) -> RESULTS:
     """What the solves that failed say of the best: if all did, or if it is only next to them."""
     samples, codes = found.samples, found.samples.aux[1]
     used = jnp.arange(samples.t.size) < found.num_samples
     usable = used & jnp.isfinite(samples.value) & jnp.isfinite(samples.slope)
     lowest = amin(samples.t, where=usable, initial=jnp.inf)
     highest = amax(samples.t, where=usable, initial=-jnp.inf)
-    low, high = box
+    low, high = samples.t[0], samples.t[NUM_SWEEP - 1]
     margin = 1e-3 * (high - low)
     hidden = ((slope > 0) & (t < lowest + margin) & (lowest > low + margin)) | (
         (slope < 0) & (t > highest - margin) & (highest < high - margin)
