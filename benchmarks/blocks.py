@@ -18,13 +18,13 @@ NEEDED = 1e-6
 
 def one_block(quick: bool) -> dict[str, Any]:
     """W1."""
-    effort = Effort(32_768, 64, 0.2, 3) if quick else Effort(262_144, 2_048, 1.0, 5)
+    effort = Effort(32_768, 64, 0.2, 3) if quick else Effort(262_144, 2_048, 0.6, 5)
     return against_peers(workload(example(), effort.cases), effort, quick)
 
 
 def blocks(quick: bool) -> dict[str, Any]:
     """W2: ten blocks a case; peers get each as a problem of its own."""
-    effort = Effort(4_096, 16, 0.2, 3) if quick else Effort(32_768, 256, 1.0, 5)
+    effort = Effort(4_096, 16, 0.2, 3) if quick else Effort(32_768, 256, 0.6, 5)
     return against_peers(workload(ten_blocks(), effort.cases), effort, quick)
 
 

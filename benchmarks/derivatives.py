@@ -45,7 +45,7 @@ def differences(limits, lanes: Lanes, step: float) -> np.ndarray:
 
 def slopes(quick: bool) -> dict[str, Any]:
     """W1 with d/dε of the KKT error of every case."""
-    effort = Effort(16_384, 64, 0.2, 3) if quick else Effort(131_072, 512, 1.0, 5)
+    effort = Effort(16_384, 64, 0.2, 3) if quick else Effort(131_072, 512, 0.6, 5)
     work = workload(example(), effort.cases)
     lanes = work.lanes()
     some = lanes.take(slice(effort.checked))

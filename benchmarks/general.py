@@ -40,7 +40,7 @@ def gaussian(quick: bool) -> dict[str, Any]:
 
 def against_peers(problem: jms.Problem, in_logs: bool, quick: bool) -> dict[str, Any]:
     """256 values of ε in [1e-3, 1], every variable of a sweep."""
-    effort = Effort(64, 4, 0.2, 2) if quick else Effort(256, 16, 2.0, 5)
+    effort = Effort(64, 4, 0.2, 2) if quick else Effort(256, 16, 1.5, 5)
     X, y = np.asarray(problem.X), np.asarray(problem.y)
     epsilon, some = _epsilons(effort)
     with ProcessPoolExecutor(num_cores(), get_context("spawn")) as pool:

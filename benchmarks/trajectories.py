@@ -25,7 +25,7 @@ _BATCH = 16
 
 def trajectories(quick: bool) -> dict[str, Any]:
     """β at all times."""
-    effort = Effort(128, 4, 0.3, 3) if quick else Effort(1_000, 16, 2.0, 3)
+    effort = Effort(128, 4, 0.3, 3) if quick else Effort(1_000, 16, 1.5, 3)
     work, ts = workload(ten_blocks(), effort.cases), np.linspace(0, 2, 200)
     lanes, num_blocks = work.lanes(), work.problem.num_examples
     true = betas(truth.trajectories(lanes.take(slice(effort.checked * num_blocks)), ts))

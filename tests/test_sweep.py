@@ -228,11 +228,11 @@ def test_a_shape_is_compiled_once():
 
 
 @pytest.mark.parametrize(
-    ("num_cases", "size"), [(1, 4), (16, 16), (40, 16), (120, 128), (500, 128)]
+    ("num_cases", "size"), [(1, 4), (16, 16), (40, 16), (120, 128), (500, 256)]
 )
 def test_batches_have_few_sizes_and_pad_little(num_cases, size):
     assert _adaptive._batch_size(EXAMPLE, num_cases) == size
-    assert _adaptive._batch_size(EXAMPLE, 10_000) == 1024
+    assert _adaptive._batch_size(EXAMPLE, 10_000) == 256
 
 
 def test_float32_has_its_own_tolerance():

@@ -4,6 +4,7 @@ A batch runs until its slowest case ends, so cases of like cost are put together
 sizes, whatever the number of cases, so that a program is compiled once for each.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -26,7 +27,7 @@ from ._plan import Settings
 from ._tables import Cases, Row, Which, rule_of
 from ._variables import CODES
 
-_CPU_ROWS, _CPU_GENERAL = 1024, 32  # blocks, or cases of a general X, in a batch
+_CPU_COLUMNS, _CPU_GENERAL = 512, 32  # columns of blocks, or cases of a general X, in a batch
 _WIDER = 32  # on other devices
 _SMALL = (4, 16, 128)
 _FINE = 1e-11  # of a value, where its derivative in ε is wanted: that errs by up to rtol/ε
@@ -72,8 +73,7 @@ def adaptive_ends(
     cases: Cases, lanes: np.ndarray, settings: Settings, rtol: float
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
     """Lanes by the residual clock: w and ω (and dw/dε if it is wanted), steps and codes."""
-    size = _SMALL[-1] if len(lanes) <= _SMALL[-1] else _CPU_ROWS
-    size = -(-size // num_devices()) * num_devices()
+    size = -(-_usual_size(cases.tables.a.shape[-1]) // num_devices()) * num_devices()
     order = np.argsort(np.asarray(cases.epsilon)[lanes % len(cases.epsilon)], kind="stable")
     padded = np.pad(lanes[order], (0, -len(lanes) % size), mode="edge").reshape(-1, size)
     # Not all of the settings: other variables would be another program.
@@ -124,11 +124,21 @@ def _ends(
     return jax.tree.map(jnp.transpose, ends), steps, code
 
 
+def _usual_size(num_columns: int) -> int:
+    """Of a batch of blocks: the wider it is, the longer it waits for its slowest."""
+    return max(1, _wider() * _CPU_COLUMNS // num_columns)
+
+
+def _wider() -> int:
+    return 1 if is_cpu() else _WIDER
+
+
 def _batch_size(problem: Problem, num_cases: int) -> int:
     """The largest size that pads little; a multiple of the number of devices."""
-    blocks = isinstance(problem.data, Blocks)
-    usual = max(1, _CPU_ROWS // problem.num_examples) if blocks else _CPU_GENERAL
-    usual = usual if is_cpu() else usual * _WIDER
+    if isinstance(problem.data, Blocks):
+        usual = _usual_size(math.prod(problem.data.x.shape[-2:]))
+    else:
+        usual = _CPU_GENERAL * _wider()
     sizes = sorted({usual, *(small for small in _SMALL if small < usual)})
     little = [size for size in sizes if -(-num_cases // size) * size <= 1.25 * num_cases]
     return -(-max(little, default=sizes[0]) // num_devices()) * num_devices()

@@ -27,7 +27,8 @@ from ._variables import CODES
 _FEWEST, _MOST = 18, 112  # steps of a first try; with fewer, the estimates say little
 _LOOSEST = 2e-5  # over the number of columns
 _SLOPE = 100  # the tolerance of a derivative in ε is so much larger than that of a value
-_FEWEST_AGAIN = 1024
+_FEWEST_AGAIN = 2048  # lanes, by their columns
+_AGAIN = 12  # columns; of more, too few get better by more steps
 _VECTOR = 8  # numbers that a processor takes at once
 # Wide vectors are left unused otherwise: 1.6 times as fast on processors that have them.
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
@@ -96,9 +97,11 @@ def _solve_again(
 ) -> tuple[Array, ...]:
     """The ends with these lanes better, by more steps or another solver; codes and steps kept."""
     num_cases = len(codes)
-    tolerance = _tolerance(settings, cases.tables.a.shape[-1])
-    if 2 * num_steps <= settings.max_steps:
-        lanes = _padded(again)
+    num_columns = cases.tables.a.shape[-1]
+    tolerance = _tolerance(settings, num_columns)
+    worth_it = num_columns <= _AGAIN or _overlooks(settings)
+    if worth_it and 2 * num_steps <= settings.max_steps:
+        lanes = _padded(again, num_columns)
         better, error = _solve(cases, lanes, settings, 2 * num_steps)
         if _overlooks(settings):
             error = jnp.maximum(error, _apart(tuple(x[:, lanes] for x in ends), better))
@@ -136,9 +139,10 @@ def _too_large(error: Array, tolerance: float) -> np.ndarray:
     return np.flatnonzero(~(np.asarray(error) <= tolerance))
 
 
-def _padded(lanes: np.ndarray) -> np.ndarray:
+def _padded(lanes: np.ndarray, num_columns: int) -> np.ndarray:
     """To one of few sizes, since each is compiled."""
-    size = max(_FEWEST_AGAIN, 1 << (lanes.size - 1).bit_length())
+    fewest = _FEWEST_AGAIN // num_columns
+    size = 1 << (max(fewest, lanes.size) - 1).bit_length()
     return np.pad(lanes, (0, size - lanes.size), mode="edge")
 
 
