@@ -134,7 +134,7 @@ class AdamSystem(eqx.Module):
     def settled(self, t: Float[Array, ""], state: AdamState, tolerance: Scalar) -> Bool[Array, ""]:
         """Whether the residual is small, and every gradient and its mean over ε."""
         norm = jnp.linalg.norm
-        small = norm(self.residual(state.weights)) <= tolerance * norm(self.y)
+        small = (norm(self.residual(state.weights)) <= tolerance * norm(self.y)) & (t > 0)
         for pair in (self.gradients(state.weights), state.mean or ()):
             for g in pair:
                 small &= jnp.all(jnp.abs(g) <= jnp.sqrt(tolerance) * self.rule.epsilon)

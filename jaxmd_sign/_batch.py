@@ -29,10 +29,12 @@ class Flows(NamedTuple):
     """A batch of flows on one X of full row rank, in units with ‖X‖ = 1 and max|X⁺y| = 1.
 
     `XT` is Xᵀ in memory: on a CPU, XLA's product with a transposed matrix takes three times that.
+    `inverse` is X⁺.
     """
 
     X: Float[Array, "n d"]
     XT: Float[Array, "d n"]
+    inverse: Float[Array, "d n"]
     y: Float[Array, " n"]
     epsilon: Float[Array, "*d B"]
     alpha: Float[Array, "*d B"]
@@ -150,7 +152,13 @@ def _at_start(flows: Flows) -> _Walk:
 def _settled(flows: Flows, walk: _Walk, tolerance: Float[Array, " B"]) -> Bool[Array, " B"]:
     # With the weights that are to come, about 1: a small one may have a long way to grow.
     largest = jnp.maximum(1, amax(jnp.maximum(*walk.weights), axis=0))
-    return amax(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest <= tolerance
+    gate = amax(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest
+    u, v = walk.weights
+    residual = flows.X @ ((u - v) * (u + v)) - flows.y[:, None]
+    left = amax(jnp.abs(flows.inverse @ residual), axis=0)
+    # Of logarithms: those of weights that are still small go further than β does.
+    left = left * (1 + jnp.abs(jnp.log(amin(flows.alpha))))
+    return (gate <= tolerance) & (gate * left <= tolerance**2)
 
 
 def _look(

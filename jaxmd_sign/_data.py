@@ -182,7 +182,7 @@ def _label_column(header: list[str], label: str | None) -> int:
     if all(_is_number(name) for name in header):
         raise ValueError("line 1 holds numbers only. Write the names of the columns there.")
     if len(header) < 2:
-        raise ValueError("has one column only. It needs at least one feature beside the label.")
+        raise ValueError("has one column only. It needs commas between features and label.")
     if label is None:
         return len(header) - 1
     if header.count(label) != 1:

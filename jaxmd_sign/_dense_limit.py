@@ -5,6 +5,7 @@ method does not serve: models deeper than 2, a smoothing with a corner, T₁, fl
 1e-8, another rule than smoothed sign descent, a Diffrax adjoint.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax
@@ -18,7 +19,7 @@ from ._batch import Flows, batch_ends
 from ._checks import Scalar
 from ._dense import DenseFlow, implicit_solver, weights_of
 from ._dual import solve_dual
-from ._extremes import amax
+from ._extremes import amax, amin
 from ._results import RESULTS, check, combine
 from ._rules import SmoothedSign
 from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
@@ -32,6 +33,7 @@ _KINKS = 2.5e-5
 _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _HOVERING = 0.2  # of ε: none of 120 random flows hovered, at 0.5 one, with no bound 24
 _RUNGS = 3
+_NEAR = 0.1
 
 
 class DenseLimit(NamedTuple):
@@ -52,10 +54,11 @@ def is_stabilised(
 
 
 class Units(NamedTuple):
-    """Rows that span X, and labels, with ‖X‖ = 1 and max|X⁺y| = 1; units of gradient and weight."""
+    """Rows that span X, labels, X⁺, with ‖X‖ = 1 and max|X⁺y| = 1; units of gradient and weight."""
 
     X: Float[Array, "n d"]
     y: Float[Array, " n"]
+    inverse: Float[Array, "d n"]
     gradient: Float[Array, ""]
     weight: Float[Array, ""]
 
@@ -64,10 +67,11 @@ class Units(NamedTuple):
 def in_units(X: Float[Array, "n d"], y: Float[Array, " n"]) -> Units:
     """Data of full row rank in units that are frozen, as those of blocks are."""
     left, singular, right = jnp.linalg.svd(lax.stop_gradient(X), full_matrices=False)
-    size = amax(jnp.abs(right.T @ ((left.T @ lax.stop_gradient(y)) / singular)))
+    inverse = (right.T / singular) @ left.T
+    size = amax(jnp.abs(inverse @ lax.stop_gradient(y)))
     size, norm = jnp.where(size > 0, size, 1), singular[0]
     weight = jnp.sqrt(size)
-    return Units(X / norm, y / (norm * size), norm**2 * size * weight, weight)
+    return Units(X / norm, y / (norm * size), norm * inverse, norm**2 * size * weight, weight)
 
 
 def step_error(rtol: Scalar, flows: Flows, rung: Int[Array, ""] | int) -> Float[Array, " B"]:
@@ -106,10 +110,10 @@ def stabilised_limit(
     Its derivatives are those of forward mode, whatever the adjoint.
     """
     assert isinstance(flow.rule, SmoothedSign)
-    X, y, gradient, weight = in_units(flow.X, flow.y)
+    X, y, inverse, gradient, weight = in_units(flow.X, flow.y)
     each = (jnp.reshape(x, (-1, 1)) for x in (flow.rule.epsilon, flow.alpha))
     epsilon, alpha = next(each) / gradient, next(each) / weight
-    flows = Flows(X, X.T, y, epsilon, alpha, flow.rule.smoothing)
+    flows = Flows(X, X.T, inverse, y, epsilon, alpha, flow.rule.smoothing)
 
     def follow(state):
         rung, *_, tried, accepted = state
@@ -167,12 +171,20 @@ def dense_limit(
 
     Once |g| ≤ ηε for good the flow is gradient flow slowed by ε, up to O(η): its end is the convex
     dual problem X(u(θ)^M − v(−θ)^M) = y, θ = Xᵀν, in which weights grow as under gradient flow,
-    u e^θ for M = 2. What is left to go is O(η) as well, so the error is O(η²), and η = √rtol.
+    u e^θ for M = 2. The error is η times what is left to go, itself O(η) unless ε is far above all
+    gradients from the start: η is √rtol, and η times what is left at most rtol.
     """
     tracked = reference == "warmup"
     rtol = tolerance_of_weights(rtol / 3, flow.alpha, flow.size, flow.depth)
     solver = implicit_solver(rtol)
     low = 0.5 * jnp.log(rtol)
+    left_to_go = _left_to_go(flow)
+
+    def gentle(t, y, args, **_):
+        gate, left = amax(args.latest_gates(t, y)), left_to_go(args.residual(y))
+        near = left <= _NEAR if flow.depth > 2 else True  # far away, the dual of these blows up
+        return (gate <= low) & (gate + jnp.log(left) <= 2 * low) & near
+
     solution = integrate(
         flow,
         TrackedSolver(solver, adjoint) if tracked else solver,
@@ -183,7 +195,7 @@ def dense_limit(
         max_steps,
         saveat=diffrax.SaveAt(t1=True, solver_state=tracked),
         adjoint=adjoint,
-        event=diffrax.Event(lambda t, y, args, **_: jnp.all(args.latest_gates(t, y) <= low)),
+        event=diffrax.Event(gentle),
     )
     u, v, _ = flow.observe(tuple(leaf[0] for leaf in solution.ys))
 
@@ -201,6 +213,16 @@ def dense_limit(
     finished = check(converged, RESULTS.dual_not_converged)
     report = report._replace(result=combine(report.result, finished))
     return DenseLimit(u, v, u_ref, v_ref), report
+
+
+def _left_to_go(flow: DenseFlow) -> Callable[[Float[Array, " n"]], Float[Array, ""]]:
+    """About how far logarithms of weights have to go, by the residual: at least as far as β."""
+    X, y, alpha = lax.stop_gradient((flow.X, flow.y, flow.alpha))
+    inverse = jnp.linalg.pinv(X)
+    size = amax(jnp.abs(inverse @ y))
+    size = jnp.where(size > 0, size, 1)
+    far = 1 + jnp.abs(jnp.log(amin(alpha)) - jnp.log(size) / flow.depth)
+    return lambda residual: far * amax(jnp.abs(inverse @ lax.stop_gradient(residual))) / size
 
 
 def finish(

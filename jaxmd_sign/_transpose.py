@@ -30,6 +30,11 @@ def transposable(solve: Solve) -> Solve:
     @partial(wrapped.defjvp, symbolic_zeros=True)
     def wrapped_jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]):
         moving = tuple(i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero))
+        if not moving:
+            raise ValueError(
+                "A schedule or smoothing uses a number that is differentiated. Derivatives are "
+                "in epsilon, alpha, X, y and ts only: take differences for that number."
+            )
         (out, jacobians), aux = transposable(_with_jacobians(solve, moving))(*primals)
         contributions = [
             jax.tree.map(partial(_contract, tangent=tangents[i]), jacobian)

@@ -369,3 +369,18 @@ def test_bad_arguments_of_certify():
         certify(problem, [0.1, 0.2], 0.1)
     with pytest.raises(ValueError, match="Call it outside jit, vmap and grad"):
         jax.jit(lambda epsilon: certify(problem, epsilon, 0.1).slack)(0.1)
+
+
+def test_a_general_X_in_other_units():
+    """The same β and θ: the last times must suit the pace of each flow."""
+    X, y = np.array([[1.0, 2.0, -1.0], [0.5, -1.0, 2.5]]), np.array([1.0, 2.0])
+    found = [certify(Problem(s * X, s * y), 0.01 * s**2, 0.05) for s in (1, 1e-5)]
+    assert not found[0].failed and not found[1].failed
+    verdicts = [{row.claim: row.holds for row in one.claims} for one in found]
+    assert verdicts[0] == verdicts[1] and verdicts[0]["Gradient flow, (11)"]
+
+
+def test_a_general_X_and_an_epsilon_far_above_its_gradients():
+    found = certify(Problem([[1.0, 2.0, -1.0], [0.5, -1.0, 2.0]], [1.0, 2.0]), 1e4, 0.05)
+    assert found["Lemma A.3"].holds and found["Theorem 3.9, routes"].holds
+    assert "9.912e-06 here" in found["Corollary 3.10"].detail  # by differences of SciPy's limits

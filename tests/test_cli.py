@@ -193,6 +193,57 @@ def test_failed_figure_has_status_1_and_leaves_nothing(folder, monkeypatch, caps
     assert list((folder / "figures").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("train", "--study", "--out", "o", "--steps", "5"), "steps: the study has its own"),
+        (("train", "--study", "--out", "o", "--json"), "json: the study has its own"),
+        (("certify", "--random", "2", "--claim", "Lemma A.3"), "--claim names what --out saves"),
+        (
+            ("certify", "--random", "2", "--out", "w.npz", "--claim", "x"),
+            "claim must be one of Proposition 3.4",
+        ),
+        (("sweep", *CASE[:2], "--epsilon", "0.1:1:1", "--alpha", "1", "--out", "s.zarr"), "LO:HI"),
+        (("tune", *CASE[:2], "--alpha", "1", "--epsilon0", "5", "--bounds", "0.1:1"), "outside"),
+        (("limit", *CASE, "--max-steps", str(10**20)), "whole number below 2^31"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(args, message, folder, capsys):
+    assert main(args) == 2
+    assert message in complaint(capsys)
+    assert {path.name for path in folder.iterdir()} == {EXAMPLE}
+
+
+def test_labels_0_leave_nothing_to_tune(folder, capsys):
+    (folder / "zero.csv").write_text("a,b,y\n1.3,0.7,0\n")
+    assert main(["tune", "--data", "zero.csv", "--alpha", "0.05"]) == 2
+    assert "y is 0" in complaint(capsys)
+
+
+def test_a_command_that_is_stopped(monkeypatch, capsys):
+    from jaxmd_sign._cli._limits import Limit
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Limit, "run", interrupt)
+    assert main(["limit", *CASE]) == 130
+    assert complaint(capsys) == "jaxmd-sign: stopped.\n"
+
+
+def test_a_reader_that_has_gone():
+    code = (
+        "import sys; from jaxmd_sign._cli import main, Status\n"
+        "Status.run = lambda self: print('x' * 100_000) or 0\n"
+        "sys.exit(main(['status', 'store']))"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 @pytest.mark.parametrize("study", ["beyond", "sparse"])
 def test_studies_print_their_tables(study, folder, monkeypatch, capsys):
     from jaxmd_sign import _reproduce

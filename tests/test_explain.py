@@ -245,3 +245,14 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     ):
         assert main([*case, *wrong]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_every_point_of_the_plot_is_inside():
+    """ℓ₁ was above the top: the curve begins beside p = 1."""
+    from jaxmd_sign._explain._plot import draw_explanation
+
+    limit = jms.solve_limit(REAL, jms.SmoothedSign(0.1), 0.05, rtol=1e-5)
+    axes = draw_explanation(jms.explain(REAL, limit.beta, alpha=0.05)).axes[0]
+    low, high = axes.get_ylim()
+    points = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    assert len(points) == 4 and low < min(points) < max(points) < high

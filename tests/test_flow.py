@@ -12,6 +12,7 @@ import reference as ref
 
 from jaxmd_sign import (
     RESULTS,
+    AdamFlow,
     GradientDescent,
     Problem,
     SmoothedSign,
@@ -181,6 +182,14 @@ def test_first_time_is_the_start(case, alpha):
     side = np.sign(problem.X.T @ problem.y)
     np.testing.assert_allclose(path.dual[0], side * alpha, rtol=1e-15)
     np.testing.assert_allclose(path.residual[0], -problem.y, rtol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [SmoothedSign(0.1), GradientDescent(), AdamFlow(0.1, 0.01, 0.01)])
+def test_labels_0_of_any_X_stay_at_the_start(rule):
+    path = solve_trajectory(Problem([[1.3, 0.7], [0.2, 0.9]], [0.0, 0.0]), rule, 0.3, ts=[0, 1])
+    assert path.result == RESULTS.successful
+    np.testing.assert_array_equal(path.u, np.full((2, 2), 0.3))
+    np.testing.assert_array_equal(path.beta, 0)
 
 
 def test_dead_columns_and_label_zero_stay_at_the_start():
@@ -528,3 +537,14 @@ def test_a_first_step_that_overflows_is_shortened():
     limit = solve_limit(problem, SmoothedSign(0.0175), 5.32, depth=3)
     # β is the difference of two cubes of about α³ = 150.
     assert float(flow.beta[-1, 0]) == pytest.approx(float(limit.beta[0]), abs=1e-7 * 5.32**3)
+
+
+def test_a_number_inside_a_schedule_has_no_derivative():
+    """One line, rather than a derivative that leaves it out."""
+
+    def end(c):
+        rule = SmoothedSign(lambda t: c * jnp.exp(-t) + 0.01)
+        return solve_trajectory(Problem([[1.3, 0.7]], [1.0]), rule, 0.05, ts=[0, 1]).beta[-1, 0]
+
+    with pytest.raises(ValueError, match="take differences for that number"):
+        jax.grad(end)(0.1)

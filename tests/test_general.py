@@ -158,6 +158,35 @@ def test_gradients_below_epsilon_from_the_start():
     assert relative(found.beta, ref.general_limit(X, y, 10.0, 1e-4)) < 1e-6
 
 
+@pytest.mark.parametrize("adjoint", [None, diffrax.ForwardMode()], ids=["stabilised", "Diffrax"])
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8])
+def test_gradients_far_below_epsilon(rtol, adjoint):
+    """All of the path is left where they are √rtol ε: it was 10 to 65 times the tolerance off."""
+    x, y = np.array([[1.3, 0.7]]), np.array([1.0])
+    for epsilon in (3e3, 1e4, 1e7):
+        given = SmoothedSign(epsilon), 0.05
+        found = solve_limit(Problem(Dense(jnp.array(x)), y), *given, rtol=rtol, adjoint=adjoint)
+        assert found.result == RESULTS.successful
+        assert relative(found.beta, ref.block_limit(x[0], y[0], epsilon, 0.05).beta) < rtol
+
+
+def test_gradients_far_below_epsilon_where_columns_differ_in_size():
+    rng = np.random.default_rng(5)
+    X, y = rng.normal(size=(3, 6)) * 10.0 ** rng.uniform(-2, 2, 6), rng.normal(size=3)
+    for epsilon in (3.0, 1e3):
+        found = solve_limit(Problem(X, y), SmoothedSign(epsilon), 0.01)
+        assert relative(found.beta, ref.general_limit(X, y, epsilon, 0.01, rtol=1e-12)) < 1e-8
+
+
+def test_deep_gradients_far_below_epsilon():
+    """A dual solved from the start blows up. SciPy on log u and log v, at 1e-12."""
+    problem = Problem([[1.0, 2.0, -1.0], [0.5, -1.0, 2.5]], [1.0, 2.0])
+    for epsilon in (1e5, 1e9):
+        found = solve_limit(problem, SmoothedSign(epsilon), 0.05, depth=3)
+        assert found.result == RESULTS.successful
+        assert relative(found.beta, np.array([1.49613909, 0.00289568, 0.50193046])) < 1e-7
+
+
 def test_a_saddle():
     """Gradients fall to 4e-12 ε, and log u to -17,287, before the last weight grows."""
     rng = np.random.default_rng(96)

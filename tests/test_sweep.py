@@ -394,3 +394,24 @@ def test_progress_is_silent_off_a_terminal_and_counts_when_forced(capsys, monkey
     with Progress(1200, 200, True) as bar:
         bar.advance(500, 3)
     assert "700 of 1,200 cases" in (err := capsys.readouterr().err) and "3 failed" in err
+
+
+def test_many_columns_are_tried_once_before_the_adaptive_solver():
+    rng = np.random.default_rng(2)
+    problem = jms.Problem.from_blocks(rng.uniform(0.3, 2, (1, 20)), [1.2])
+    epsilon = np.geomspace(1e-4, 1e-1, 40)
+    found = jms.sweep(problem, epsilon, 0.05).isel(alpha=0)
+    tried, again = np.unique(found.num_steps)[[0, -1]]
+    assert tried < again < 2 * tried
+    for i in (0, 13, 26, 39):
+        right = jms.solve_limit(problem, jms.SmoothedSign(epsilon[i]), 0.05).beta
+        assert np.max(np.abs(found.beta[i] - right)) < 1e-6 * np.max(np.abs(right))
+
+
+def test_a_plot_of_one_epsilon_is_over_alpha():
+    from jaxmd_sign._sweep._plot import draw_sweep
+
+    figure = draw_sweep(jms.sweep(BLOCKS, 0.1, np.geomspace(0.01, 0.1, 4)))
+    for axes in figure.axes:
+        assert axes.get_xlabel() == r"$\alpha$"
+        assert axes.lines[0].get_xdata().size == 4 and axes.get_xlim() == (0.01, 0.1)

@@ -3,6 +3,7 @@
 from .._data import load_problem, stored_number
 from .._files import check_file
 from ._api import Certificate, certify, certify_random
+from ._claims import CLAIMS
 from ._report import write_html, write_worst
 
 
@@ -26,6 +27,10 @@ def certify_command(
         raise ValueError("--random draws data, epsilon and alpha itself. Leave them out.")
     if random is None and (not out is claim is seed is None or outside):
         raise ValueError("--seed, --outside, --out and --claim belong to --random N.")
+    if claim is not None and out is None:
+        raise ValueError("--claim names what --out saves. Give both.")
+    if claim is not None and claim not in (names := [claim.name for claim in CLAIMS]):
+        raise ValueError(f"claim must be one of {', '.join(names)}, but is {claim!r}.")
     check_file("out", out, ".npz")
     check_file("html", html, ".html")
     if random is not None:

@@ -33,11 +33,13 @@ def certify_general(
 ) -> tuple[list[Row], dict[str, Any], list[str]]:
     """One row per claim, None where it speaks of blocks; no plots; and what failed."""
     rule = SmoothedSign(epsilon)
-    ts = jnp.append(0.0, alpha * jnp.geomspace(1e-2, 1e10, 300)).astype(problem.dtype)
+    pull = _largest_pull(problem, alpha)
+    ts = _times(problem, alpha * (1 + epsilon / pull))
+    long = _times(problem, alpha / pull)  # gradient flow knows no ε
     flow = solve_trajectory(problem, rule, alpha, ts=ts, rtol=rtol)
     deep = solve_trajectory(problem, rule, alpha, ts=ts, rtol=rtol, depth=_DEPTH)
     deep_limit = solve_limit(problem, rule, alpha, rtol=rtol, depth=_DEPTH)
-    descent = solve_trajectory(problem, GradientDescent(), alpha, ts=ts, rtol=rtol)
+    descent = solve_trajectory(problem, GradientDescent(), alpha, ts=long, rtol=rtol)
     error, slope, limit = _limit_and_slope(problem, epsilon, alpha, rtol)
     margins = {
         "Proposition 3.4": _weights(flow, alpha),
@@ -96,6 +98,16 @@ def _row(claim: Claim, margin: Any, detail: str, failed: dict[str, str], slack: 
     holds = bool(margin >= -slack)
     detail = "; ".join(filter(None, (f"outside {MISSING['3.2']}", detail)))
     return Row(name, statement, holds, float(margin), detail, 1, int(not holds))
+
+
+def _largest_pull(problem: Problem, alpha: float) -> float:
+    """The largest gradient of a weight at the start."""
+    pull = float(amax(jnp.abs(problem.X.T @ problem.y))) * alpha
+    return pull if pull > 0 else 1.0
+
+
+def _times(problem: Problem, unit: float):
+    return jnp.append(0.0, unit * jnp.geomspace(1e-2, 1e10, 300)).astype(problem.dtype)
 
 
 def _safe_size(vector):

@@ -4,6 +4,8 @@ Each command is a dataclass with the help in its annotations: from functions and
 takes longer to find the help than JAX-free Python takes to start.
 """
 
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -45,7 +47,10 @@ Command = Annotated[
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0 (done), 1 (a solve failed) or 2 (bad input)."""
+    """Run the command line; the exit status is 0 (done), 1 (a solve failed), 2 (bad input).
+
+    Or the shell's own: 130 (stopped by Ctrl-C), 141 (a reader of the output has gone).
+    """
     command = tyro.cli(
         Command,
         prog="jaxmd-sign",
@@ -61,6 +66,13 @@ def main(args: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: complain(str(message), 0)
         try:
-            return command.run()
+            status = command.run()
+            sys.stdout.flush()
+            return status
         except ValueError as error:
             return complain(str(error), 2)
+        except KeyboardInterrupt:
+            return complain("stopped.", 130)
+        except BrokenPipeError:  # the reader has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141

@@ -1,6 +1,6 @@
 """Commands about claims and optimisers: certificates, runs and studies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from tyro.conf import arg
@@ -77,7 +77,8 @@ class Train:
     depth: Depth = 2
     label: Label = None
     epsilon: Annotated[
-        float | None, arg(help="Stability constant; optax's own if None.", metavar="E")
+        float | None,
+        arg(help="Stability constant; optax's own if None (smoothed_sign has none).", metavar="E"),
     ] = None
     smoothing: Annotated[
         Literal["abs", "sqrt", "tanh", "clip"] | None, arg(help="Of smoothed_sign: abs if None.")
@@ -102,9 +103,8 @@ class Train:
         """Train and print, or write the study; the exit status."""
         if self.study != (self.out is not None):
             raise ValueError("study: give --study and its folder --out DIR together.")
-        if self.study and self.data is not None:
-            raise ValueError("data: the study has its own problems; leave out --data or --study.")
         if self.study:
+            self._check_study()
             return self._study()
         if self.data is None:
             raise ValueError("data: give --data F, or --study --out DIR.")
@@ -127,6 +127,11 @@ class Train:
             print_training(report, self.data, Console())
         failed = [f"{self.data}: {failure}" for failure in failures(report)]
         return complain("; ".join(failed), 1) if failed else 0
+
+    def _check_study(self) -> None:
+        for field in fields(self):
+            if field.name not in ("study", "out") and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name}: the study has its own. Leave it or --study out.")
 
     def _study(self) -> int:
         from .._optimizers._command import study

@@ -49,6 +49,7 @@ def values(name: str, text: str) -> np.ndarray:
             return np.array([float(text)])
         low, high, count = float(parts[0]), float(parts[1]), int(parts[2])
         usable = len(parts) == 3 and 0 < low < np.inf and 0 < high < np.inf and 0 < count <= _MOST
+        usable &= (count == 1) == (low == high)
     except (ValueError, IndexError):
         usable = False
     if not usable:

@@ -111,7 +111,7 @@ def _solve(
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Variables of these cases of one problem, estimated errors of β and of dβ/dε, and steps."""
     order = np.lexsort((alpha, epsilon))  # the slowest first
-    X, y, gradient, weight = (np.asarray(x) for x in in_units(*full_rank(problem)))
+    X, y, inverse, gradient, weight = (np.asarray(x) for x in in_units(*full_rank(problem)))
     XT = np.ascontiguousarray(X.T)
     width = _WIDE if not is_cpu() else 1 if len(order) <= _FEW else _WIDTH
     chunks = _padded(order, width * num_devices()).reshape(-1, num_devices(), width)
@@ -119,7 +119,7 @@ def _solve(
 
     def solve(chunk: np.ndarray) -> tuple[np.ndarray, ...]:
         given = epsilon[chunk], alpha[chunk]
-        shared = X, XT, y, gradient, weight, settings.rtol, rung
+        shared = X, XT, inverse, y, gradient, weight, settings.rtol, rung
         return jax.tree.map(np.asarray, _ends(shared, given, *static))
 
     key = X.shape, width, static
@@ -164,14 +164,14 @@ def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
     """log u and log v, errors, slopes of both in ε, steps and whether settled: members first."""
 
     def solve(shared, given):
-        X, XT, y, gradient, weight, rtol, rung = shared
+        X, XT, inverse, y, gradient, weight, rtol, rung = shared
 
         def chunk(given):
             epsilon, alpha = given
 
             def run(epsilon):
                 units = epsilon / gradient, alpha / weight
-                flows = Flows(X, XT, y, *units, SMOOTHINGS[smoothing])
+                flows = Flows(X, XT, inverse, y, *units, SMOOTHINGS[smoothing])
                 local = step_error(rtol, flows, rung)
                 ends = batch_ends(flows, local, settling(rtol, flows), max_steps)
                 return (ends.logs + jnp.log(weight), ends.error * weight), ends

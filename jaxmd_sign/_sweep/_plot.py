@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -15,6 +16,7 @@ from .._files import check_file
 _SHOWN = ("kkt_error", "bregman_gap")
 _MOST_LINES = 8
 _MAP, _MARK = "viridis", "#D55E00"
+_SYMBOLS = {"epsilon": r"\varepsilon", "alpha": r"\alpha"}
 
 
 def check_plot(path: str | None, variables: Sequence[str] | None) -> None:
@@ -25,40 +27,45 @@ def check_plot(path: str | None, variables: Sequence[str] | None) -> None:
 
 
 def draw_sweep(dataset: xr.Dataset) -> Figure:
-    """A panel for each of KKT error and gap that is there."""
+    """A panel for each of KKT error and gap that is there; over α where there is but one ε."""
     names = [name for name in _SHOWN if name in dataset]
-    draw = _lines if dataset.sizes["alpha"] <= _MOST_LINES else _map
+    over, each = ("alpha", "epsilon") if dataset.sizes["epsilon"] == 1 else ("epsilon", "alpha")
+    draw = _lines if dataset.sizes[each] <= _MOST_LINES else _map
     figure = Figure(figsize=(_WIDTH if len(names) > 1 else _WIDTH / 2, 2.7), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
-    epsilon, alpha = dataset.epsilon.values, dataset.alpha.values
     for axes, name in zip(panels, names, strict=True):
-        draw(axes, epsilon, alpha, dataset[name].transpose("epsilon", "alpha").values, name)
-        axes.set(xscale="log", xlabel=r"$\varepsilon$")
-        if len(epsilon) > 1:
-            axes.set_xlim(np.min(epsilon), np.max(epsilon))
+        draw(axes, dataset[name].transpose(over, each), name)
+        axes.set(xscale="log", xlabel=f"${_SYMBOLS[over]}$")
+        if over == "alpha":
+            _in_short(axes.xaxis)
+        if dataset.sizes[over] > 1:
+            axes.set_xlim(dataset[over].min(), dataset[over].max())
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 5))
     return figure
 
 
-def _lines(
-    axes: Axes, epsilon: np.ndarray, alpha: np.ndarray, values: np.ndarray, name: str
-) -> None:
-    """A line for each α, dark to light, with a dot where it is least."""
-    order = np.argsort(epsilon)
-    shades = mpl.colormaps[_MAP](np.linspace(0, 0.88, len(alpha)))
-    best = _least(values)
-    for i, color in zip(np.argsort(alpha), shades, strict=True):
-        axes.plot(epsilon[order], values[order, i], color=color, label=rf"$\alpha = {alpha[i]:g}$")
-        if best[i] >= 0:
-            axes.plot(epsilon[best[i]], values[best[i], i], "o", color=color, ms=4, clip_on=False)
-    axes.plot([], [], "o", color="0.35", ms=4, label=r"least over $\varepsilon$")
+def _lines(axes: Axes, values: xr.DataArray, name: str) -> None:
+    """A line over the first axis for each of the second, dark to light, with a dot where least."""
+    over, each = values.dims
+    x, parameters = values[over].values, values[each].values
+    order = np.argsort(x)
+    shades = mpl.colormaps[_MAP](np.linspace(0, 0.88, len(parameters)))
+    best = _least(values.values)
+    for i, color in zip(np.argsort(parameters), shades, strict=True):
+        line, at = values.values[:, i], best[i]
+        label = f"${_SYMBOLS[str(each)]} = {parameters[i]:g}$"
+        axes.plot(x[order], line[order], color=color, label=label)
+        if at >= 0:
+            axes.plot(x[at], line[at], "o", color=color, ms=4, clip_on=False)
+    axes.plot([], [], "o", color="0.35", ms=4, label=f"least over ${_SYMBOLS[str(over)]}$")
     axes.set_ylabel(LABELS[name])
     axes.set_ylim(0)
 
 
-def _map(axes: Axes, epsilon: np.ndarray, alpha: np.ndarray, values: np.ndarray, name: str) -> None:
+def _map(axes: Axes, found: xr.DataArray, name: str) -> None:
     """Values over ε and α as colours, with a line where they are least over ε."""
+    epsilon, alpha, values = found.epsilon.values, found.alpha.values, found.values
     columns, rows = np.argsort(epsilon), np.argsort(alpha)
     sheet = axes.pcolormesh(
         _edges(epsilon[columns]),
@@ -74,9 +81,14 @@ def _map(axes: Axes, epsilon: np.ndarray, alpha: np.ndarray, values: np.ndarray,
         epsilon[best[there]], alpha[rows][there], color=_MARK, label=r"least over $\varepsilon$"
     )
     axes.set(yscale="log", ylabel=r"$\alpha$", ylim=(np.min(alpha), np.max(alpha)))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _in_short(axes.yaxis)
+
+
+def _in_short(axis: Axis) -> None:
+    """Numbers of a decade or two, rather than powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

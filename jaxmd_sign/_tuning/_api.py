@@ -71,9 +71,15 @@ def tune_epsilon(
     """
     rule, alpha = prepare(problem, SmoothedSign(1.0, smoothing), alpha, depth)
     as_objective(objective)
+    if not is_traced(problem.y) and not bool(jnp.any(problem.y != 0)):
+        raise ValueError("y is 0, and the limit too for every epsilon: there is none to choose.")
     group = _groups(problem, per)
     box = _usable_bounds(problem, bounds, depth)
     start = None if epsilon0 is None else _usable_start(problem, epsilon0, group)
+    if bounds is not None and start is not None and not is_traced(bounds, start):
+        inside = (box[0] <= jnp.log(start)) & (jnp.log(start) <= box[1])
+        if not bool(jnp.all(inside)):
+            raise ValueError("epsilon0 lies outside bounds. Widen them, or start within them.")
     options = Options(
         depth=depth,
         rtol=_usable_rtol(problem, rtol),
