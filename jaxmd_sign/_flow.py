@@ -78,7 +78,8 @@ def solve_trajectory(
 
     It ends by itself when the residual is small. A block problem is solved block by block, each
     with its own steps, and is as accurate between them as at them. T₁ and T₂ are exact to the
-    solver's accuracy, whatever `ts`.
+    solver's accuracy, whatever `ts`, but for a gradient that is above ε within one step only, which
+    is not seen, and for schedules of ε that open a gate again: then take them from `gradient_u`.
 
     **Arguments:**
 

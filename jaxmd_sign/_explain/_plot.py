@@ -18,7 +18,9 @@ LABELS = {
 _MARKED = {"l1": 1.0, "l3/2": 1.5, "l2": 2.0}
 
 
-def _name_point(axes: Axes, label: str, p: float, distance: float, explanation: Explanation) -> None:
+def _name_point(
+    axes: Axes, label: str, p: float, distance: float, explanation: Explanation
+) -> None:
     """Write beside a point where the curve is not: below a least one, under a rise or a fall."""
     sides = np.interp([p - 0.1, p + 0.1], explanation.p, explanation.distance)
     if np.all(sides >= distance) and p > 1:
