@@ -266,7 +266,7 @@ def test_wide_data_in_bounded_memory():
     assert np.all(found.result == 0) and np.all(found.feasibility < 1e-10)
     again = jms.sweep(problem, [0.03, 0.3], ALPHA, rtol=1e-5, variables=["beta", "feasibility"])
     assert np.max(np.abs(found.beta - again.beta)) <= 1e-4
-    shared = X, np.ascontiguousarray(X.T), X @ truth, 1.0, 1.0, 1e-5, 0
+    shared = X, np.ascontiguousarray(X.T), np.linalg.pinv(X), X @ truth, 1.0, 1.0, 1e-5, 0
     many = np.full((1, 32), 0.1)
     program = _general._ends.lower(shared, (many, many), "abs", 1000, False).compile()
     assert program.memory_analysis().temp_size_in_bytes < 100e6
