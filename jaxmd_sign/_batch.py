@@ -21,6 +21,8 @@ from ._smoothing import AbstractSmoothing
 _FEWER = 0.85  # of the stages that members need, measured on real data
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
 _TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
+END_ERROR = 0.1  # 0.02 to 0.1, measured
+_PATIENCE = 4, 20_000  # steps, in all: so many times those until gradients are small, and more
 _SUNK, _FLOOR = 1e-75, -150.0  # below this only the logarithm goes on; the most a step takes off
 SIDE = np.array([-1.0, 1.0])[:, None, None]
 
@@ -88,6 +90,7 @@ class _Walk(NamedTuple):
     vector: Array  # (n, B), of the power method
     error: Array  # (2, d, B), signed local errors, added up
     live: Array
+    calm: Array  # (B,), steps until gradients were small, 0 while they are not
     steps: Array
     accepted: Array
     rounds: Array
@@ -109,20 +112,20 @@ def batch_ends(
     """
 
     def step(walk: _Walk) -> _Walk:
-        radius, vector, live = lax.cond(
+        radius, vector, calm, live = lax.cond(
             walk.rounds % _POWER_EVERY == 0,
             lambda walk: _look(flows, walk, tolerance, max_steps),
-            lambda walk: (walk.radius, walk.vector, walk.live),
+            lambda walk: (walk.radius, walk.vector, walk.calm, walk.live),
             walk,
         )
-        walk = walk._replace(radius=radius, vector=vector, live=live)
+        walk = walk._replace(radius=radius, vector=vector, calm=calm, live=live)
         h, s = _lengths(walk)
         there = chebyshev_step(lambda w: h * flows.slope(w), walk.weights, h * walk.velocity, s)
         return _accept(walk, _attempt(flows, walk, there, h), h, local)
 
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.weights) + walk.deep
-    settled = _settled(flows, walk, tolerance)
+    settled = _gate(flows, walk) <= tolerance
     return Ends(logs, walk.error, walk.steps, walk.accepted, settled)
 
 
@@ -143,28 +146,40 @@ def _at_start(flows: Flows) -> _Walk:
         vector=jnp.full((n, B), 1 / np.sqrt(n), dtype),
         error=zero,
         live=jnp.ones(B, bool),
+        calm=jnp.zeros(B, int),
         steps=jnp.zeros(B, int),
         accepted=jnp.zeros(B, int),
         rounds=jnp.zeros((), int),
     )
 
 
-def _settled(flows: Flows, walk: _Walk, tolerance: Float[Array, " B"]) -> Bool[Array, " B"]:
+def _gate(flows: Flows, walk: _Walk) -> Float[Array, " B"]:
     # With the weights that are to come, about 1: a small one may have a long way to grow.
     largest = jnp.maximum(1, amax(jnp.maximum(*walk.weights), axis=0))
-    gate = amax(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest
-    u, v = walk.weights
+    return amax(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest
+
+
+def _done(
+    flows: Flows, walk: _Walk, tolerance: Float[Array, " B"]
+) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+    """`calm`, and whether gradients are small for good and little of the way is left.
+
+    What is left errs by `END_ERROR` times gradients over ε times the way. With an X of a large
+    condition it would never end: there is an end to patience.
+    """
+    gate, (u, v) = _gate(flows, walk), walk.weights
     residual = flows.X @ ((u - v) * (u + v)) - flows.y[:, None]
     left = amax(jnp.abs(flows.inverse @ residual), axis=0)
-    # Of logarithms: those of weights that are still small go further than β does.
-    left = left * (1 + jnp.abs(jnp.log(amin(flows.alpha))))
-    return (gate <= tolerance) & (gate * left <= tolerance**2)
+    small = gate <= tolerance
+    calm = jnp.where(small, jnp.where(walk.calm > 0, walk.calm, walk.steps + 1), 0)
+    waited = walk.steps > _PATIENCE[0] * calm + _PATIENCE[1]
+    return calm, small & ((gate * left <= 10 * tolerance**2) | waited)
 
 
 def _look(
     flows: Flows, walk: _Walk, tolerance: Float[Array, " B"], max_steps: int
-) -> tuple[Float[Array, " B"], Float[Array, "n B"], Bool[Array, " B"]]:
-    """Spectral radius by a step of the power method, its vector, and which members go on."""
+) -> tuple[Float[Array, " B"], Float[Array, "n B"], Int[Array, " B"], Bool[Array, " B"]]:
+    """Spectral radius by a step of the power method, its vector, `calm`, which members go on."""
     weights, c, X = walk.weights, walk.c, flows.X
     steep = flows.steepness(jnp.abs(c / flows.epsilon * weights)) / flows.epsilon
     u, v = weights**2 * steep
@@ -173,8 +188,9 @@ def _look(
     shrinking = jnp.where(SIDE * c < 0, steep, 0)
     decay = amax(jnp.maximum(*shrinking) * jnp.abs(c), axis=0)
     vector = jnp.where(size > 0, image / jnp.where(size > 0, size, 1), 1 / np.sqrt(X.shape[0]))
-    live = walk.live & ~_settled(flows, walk, tolerance) & (walk.steps < max_steps)
-    return *lax.stop_gradient((1.15 * size + decay, vector)), live
+    calm, done = _done(flows, walk, tolerance)
+    live = walk.live & ~done & (walk.steps < max_steps)
+    return *lax.stop_gradient((1.15 * size + decay, vector)), calm, live
 
 
 def _lengths(walk: _Walk) -> tuple[Float[Array, " B"], Int[Array, ""]]:

@@ -15,11 +15,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ._batch import Flows, batch_ends
+from ._batch import END_ERROR, Flows, batch_ends
 from ._checks import Scalar
 from ._dense import DenseFlow, implicit_solver, weights_of
 from ._dual import solve_dual
-from ._extremes import amax, amin
+from ._extremes import amax
 from ._results import RESULTS, check, combine
 from ._rules import SmoothedSign
 from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
@@ -178,10 +178,10 @@ def dense_limit(
     rtol = tolerance_of_weights(rtol / 3, flow.alpha, flow.size, flow.depth)
     solver = implicit_solver(rtol)
     low = 0.5 * jnp.log(rtol)
-    left_to_go = _left_to_go(flow)
+    how_far = left_to_go(flow)
 
     def gentle(t, y, args, **_):
-        gate, left = amax(args.latest_gates(t, y)), left_to_go(args.residual(y))
+        gate, left = amax(args.latest_gates(t, y)), how_far(args.residual(y))
         near = left <= _NEAR if flow.depth > 2 else True  # far away, the dual of these blows up
         return (gate <= low) & (gate + jnp.log(left) <= 2 * low) & near
 
@@ -215,14 +215,19 @@ def dense_limit(
     return DenseLimit(u, v, u_ref, v_ref), report
 
 
-def _left_to_go(flow: DenseFlow) -> Callable[[Float[Array, " n"]], Float[Array, ""]]:
-    """About how far logarithms of weights have to go, by the residual: at least as far as β."""
-    X, y, alpha = lax.stop_gradient((flow.X, flow.y, flow.alpha))
-    inverse = jnp.linalg.pinv(X)
-    size = amax(jnp.abs(inverse @ y))
+def end_error(flow: DenseFlow, weights: Float[Array, "2 d"]) -> Float[Array, ""]:
+    """About what finishing a flow from these weights adds to the relative error of β."""
+    logs, zero = jnp.log(weights), jnp.zeros((), weights.dtype)
+    gate = jnp.exp(amax(flow.latest_gates(zero, (logs[0], logs[1]))))
+    return END_ERROR * gate * left_to_go(flow)(flow.residual((logs[0], logs[1])))
+
+
+def left_to_go(flow: DenseFlow) -> Callable[[Float[Array, " n"]], Float[Array, ""]]:
+    """How far β has to go, as a share of all its way, by the residual."""
+    inverse = jnp.linalg.pinv(lax.stop_gradient(flow.X))
+    size = amax(jnp.abs(inverse @ lax.stop_gradient(flow.y)))
     size = jnp.where(size > 0, size, 1)
-    far = 1 + jnp.abs(jnp.log(amin(alpha)) - jnp.log(size) / flow.depth)
-    return lambda residual: far * amax(jnp.abs(inverse @ lax.stop_gradient(residual))) / size
+    return lambda residual: amax(jnp.abs(inverse @ lax.stop_gradient(residual))) / size
 
 
 def finish(

@@ -181,6 +181,32 @@ def test_gradients_far_below_epsilon_where_columns_differ_in_size(seed):
         assert relative(found.beta, ref.general_limit(X, y, epsilon, 0.05, rtol=1e-12)) < 1e-8
 
 
+def conditioned(condition):
+    rng = np.random.default_rng(3)
+    left, _, right = np.linalg.svd(rng.normal(size=(4, 8)), full_matrices=False)
+    X = left @ np.diag(np.geomspace(1, 1 / condition, 4)) @ right
+    return X, X @ rng.normal(size=8)
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8])
+def test_a_condition_of_100(rtol):
+    """Gradients are small long before β is there: it was 10 and 39 times the tolerance off."""
+    X, y = conditioned(100)
+    found = solve_limit(Problem(X, y), SmoothedSign(1.0), 0.05, rtol=rtol)
+    assert relative(found.beta, ref.general_limit(X, y, 1.0, 0.05, rtol=1e-12)) < rtol
+
+
+def test_a_condition_of_1000_ends_and_a_sweep_is_right():
+    """Sweeps were 13 to 105 times the tolerance off."""
+    X, y = conditioned(1000)
+    epsilon = np.array([0.01, 1.0])
+    assert limit(Problem(X, y), 1.0, 0.05).result == RESULTS.successful
+    found = sweep(Problem(X, y), epsilon, 0.05, rtol=1e-8).isel(alpha=0)
+    for i, each in enumerate(epsilon):
+        right = ref.general_limit(X, y, each, 0.05, rtol=1e-12)
+        assert relative(found.beta[i].values, right) < 4e-8
+
+
 def test_deep_gradients_far_below_epsilon():
     """A dual solved from the start blows up. SciPy on log u and log v, at 1e-12."""
     problem = Problem([[1.0, 2.0, -1.0], [0.5, -1.0, 2.5]], [1.0, 2.0])

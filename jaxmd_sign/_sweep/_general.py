@@ -17,6 +17,7 @@ from .._dense import as_dense, weights_of
 from .._dense_limit import (
     SAFETY,
     change_left,
+    end_error,
     finish,
     in_units,
     is_stabilised,
@@ -216,7 +217,8 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
         with matmul_precision():
             values = described(problem, limit, logs, tangent, settings)
             weights = jnp.exp(logs)
-            wrong, doubt = relative_error(flow.X, weights, error), jnp.zeros(())
+            wrong = relative_error(flow.X, weights, error) + end_error(flow, weights)
+            doubt = jnp.zeros(())
             if settings.wants("kkt_error_slope"):
                 slopes = error_tangent, weights * tangent
                 left, size = (amax(jnp.abs(change_left(flow.X, weights, x))) for x in slopes)
