@@ -124,9 +124,10 @@ def usable_atol(atol: float) -> float:
 
 def usable_steps(steps: int, name: str = "max_steps") -> int:
     """A positive whole number of steps."""
-    whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
-    if not (whole and 1 <= steps < 2**31):
-        raise ValueError(f"{name} must be a positive whole number below 2^31, but is {steps!r}.")
+    if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"{name} must be a positive whole number, but is {steps!r}.")
+    if steps >= 2**31:
+        raise ValueError(f"{name} must be below 2^31, but is {steps}.")
     return int(steps)
 
 

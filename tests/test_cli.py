@@ -205,7 +205,7 @@ def test_failed_figure_has_status_1_and_leaves_nothing(folder, monkeypatch, caps
         ),
         (("sweep", *CASE[:2], "--epsilon", "0.1:1:1", "--alpha", "1", "--out", "s.zarr"), "LO:HI"),
         (("tune", *CASE[:2], "--alpha", "1", "--epsilon0", "5", "--bounds", "0.1:1"), "outside"),
-        (("limit", *CASE, "--max-steps", str(10**20)), "whole number below 2^31"),
+        (("limit", *CASE, "--max-steps", str(10**20)), "max_steps must be below 2^31"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(args, message, folder, capsys):
