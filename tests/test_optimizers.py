@@ -657,7 +657,7 @@ def test_command_compares_with_the_flow_of_small_steps(
         (("--optimizer", "adam", "--b1", "1"), 2, "b1 must be from 0 to less than 1"),
         (("--optimizer", "adam", "--learning-rate", "0"), 2, "learning_rate must be positive"),
         ((), 2, "epsilon: smoothed_sign needs a number > 0"),
-        (("--study", "--out", "folder"), 2, "data: the study has its own problems"),
+        (("--study", "--out", "folder"), 2, "data: the study has its own"),
         (("--study",), 2, "study: give --study and its folder --out DIR together"),
     ],
 )
