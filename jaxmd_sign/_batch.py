@@ -125,7 +125,7 @@ def batch_ends(
 
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.weights) + walk.deep
-    settled = _gate(flows, walk) <= tolerance
+    _, settled = _done(flows, walk, tolerance)
     return Ends(logs, walk.error, walk.steps, walk.accepted, settled)
 
 
@@ -164,8 +164,9 @@ def _done(
 ) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
     """`calm`, and whether gradients are small for good and little of the way is left.
 
-    What is left errs by `END_ERROR` times gradients over ε times the way. With an X of a large
-    condition it would never end: there is an end to patience.
+    What is left errs by `END_ERROR` times gradients over ε times the way: here by a tenth of rtol,
+    of which `tolerance`² is a tenth. With an X of a large condition the way is endless, and
+    patience is not.
     """
     gate, (u, v) = _gate(flows, walk), walk.weights
     residual = flows.X @ ((u - v) * (u + v)) - flows.y[:, None]

@@ -196,11 +196,24 @@ def test_a_condition_of_100(rtol):
     assert relative(found.beta, ref.general_limit(X, y, 1.0, 0.05, rtol=1e-12)) < rtol
 
 
-def test_a_condition_of_1000_ends_and_a_sweep_is_right():
-    """Sweeps were 13 to 105 times the tolerance off."""
+def test_a_condition_of_10000_has_an_end():
+    """Its slowest way takes more than 2²⁰ steps."""
+    X, y = conditioned(10_000)
+    found = limit(Problem(X, y), 0.01, 0.05)
+    assert found.result == RESULTS.successful
+    assert relative(found.beta, ref.general_limit(X, y, 0.01, 0.05, rtol=1e-12)) < 2e-7
+
+
+def test_few_steps_are_a_failure_where_gradients_are_small_from_the_start():
+    problem = Problem(Dense(jnp.array([[1.3, 0.7]])), [1.0])
+    found = solve_limit(problem, SmoothedSign(1e5), 0.05, max_steps=100)
+    assert found.result == RESULTS.max_steps_reached and np.all(np.isnan(found.beta))
+
+
+def test_a_sweep_of_condition_1000():
+    """It was 13 to 105 times the tolerance off."""
     X, y = conditioned(1000)
     epsilon = np.array([0.01, 1.0])
-    assert limit(Problem(X, y), 1.0, 0.05).result == RESULTS.successful
     found = sweep(Problem(X, y), epsilon, 0.05, rtol=1e-8).isel(alpha=0)
     for i, each in enumerate(epsilon):
         right = ref.general_limit(X, y, each, 0.05, rtol=1e-12)
