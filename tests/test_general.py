@@ -205,7 +205,7 @@ def test_a_condition_of_10000_has_an_end():
 
 
 def test_few_steps_are_a_failure_where_gradients_are_small_from_the_start():
-    problem = Problem(Dense(jnp.array([[1.3, 0.7]])), [1.0])
+    problem = Problem(Dense(jnp.array([[1.3, 0.7]])), np.ones(1))
     found = solve_limit(problem, SmoothedSign(1e5), 0.05, max_steps=100)
     assert found.result == RESULTS.max_steps_reached and np.all(np.isnan(found.beta))
 
