@@ -20,6 +20,7 @@ from ._checks import Scalar
 from ._dense import DenseFlow, implicit_solver, weights_of
 from ._dual import solve_dual
 from ._extremes import amax
+from ._linear import factor_positive, pseudo_inverse, solve_factored, thin_svd
 from ._results import RESULTS, check, combine
 from ._rules import SmoothedSign
 from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
@@ -66,7 +67,7 @@ class Units(NamedTuple):
 @jax.jit
 def in_units(X: Float[Array, "n d"], y: Float[Array, " n"]) -> Units:
     """Data of full row rank in units that are frozen, as those of blocks are."""
-    left, singular, right = jnp.linalg.svd(lax.stop_gradient(X), full_matrices=False)
+    left, singular, right = thin_svd(lax.stop_gradient(X))
     inverse = (right.T / singular) @ left.T
     size = amax(jnp.abs(inverse @ lax.stop_gradient(y)))
     size, norm = jnp.where(size > 0, size, 1), singular[0]
@@ -155,7 +156,7 @@ def change_left(
     """What the end of the flow leaves of the change of β that comes from one of u and v."""
     (u, v), (du, dv) = weights, change
     moved, curvature = 2 * (u * du - v * dv), 2 * (u**2 + v**2)
-    multiplier = jnp.linalg.solve((X * curvature) @ X.T, X @ moved)
+    multiplier = solve_factored(factor_positive((X * curvature) @ X.T), X @ moved)
     return moved - curvature * (X.T @ multiplier)
 
 
@@ -224,7 +225,7 @@ def end_error(flow: DenseFlow, weights: Float[Array, "2 d"]) -> Float[Array, ""]
 
 def left_to_go(flow: DenseFlow) -> Callable[[Float[Array, " n"]], Float[Array, ""]]:
     """How far β has to go, as a share of all its way, by the residual."""
-    inverse = jnp.linalg.pinv(lax.stop_gradient(flow.X))
+    inverse = pseudo_inverse(lax.stop_gradient(flow.X))
     size = amax(jnp.abs(inverse @ lax.stop_gradient(flow.y)))
     size = jnp.where(size > 0, size, 1)
     return lambda residual: amax(jnp.abs(inverse @ lax.stop_gradient(residual))) / size

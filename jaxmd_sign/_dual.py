@@ -15,6 +15,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
 from ._extremes import amax
+from ._linear import factor_positive, solve_factored, solve_linear
 from ._mirror import AbstractPotential
 from ._problem import Dense, Problem, full_rank
 
@@ -58,7 +59,7 @@ def solve_dual(
     def newton(function, start):
         return _newton(function, curvature, scale, start)
 
-    multiplier = lax.custom_root(mismatch, jnp.zeros_like(y), newton, _tangent_solve)
+    multiplier = lax.custom_root(mismatch, jnp.zeros_like(y), newton, solve_linear)
     fixed = lax.stop_gradient(multiplier)
     left, eps = amax(jnp.abs(mismatch(fixed))), jnp.finfo(y.dtype).eps
     converged = left <= 1e4 * eps * scale(fixed)
@@ -79,15 +80,15 @@ def _newton(function, curvature, scale, start):
 
     def step(state):
         multiplier, residual, iteration, _ = state
-        factors = jax.scipy.linalg.lu_factor(curvature(multiplier))
-        move = -jax.scipy.linalg.lu_solve(factors, residual)
+        factor = factor_positive(curvature(multiplier))
+        move = -solve_factored(factor, residual)
         length = _line_search(function, multiplier, move, jnp.sum(residual * move))
         multiplier = multiplier + length * move
         residual, iteration = function(multiplier), iteration + 1
 
         def once_more(state):
             multiplier, residual, iteration, _ = state
-            there = multiplier - jax.scipy.linalg.lu_solve(factors, residual)
+            there = multiplier - solve_factored(factor, residual)
             new = function(there)
             left, before = amax(jnp.abs(new)), amax(jnp.abs(residual))
             # Once more after it is rounding: that costs little, and is a digit.
@@ -121,10 +122,6 @@ def _line_search(function, point, move, slope):
     one = jnp.ones_like(slope)
     length, *_ = lax.while_loop(lambda state: state[-1], halve, (one, 0, overshoots(one, 0)))
     return length
-
-
-def _tangent_solve(linear, target):
-    return jnp.linalg.solve(jax.jacobian(linear)(target), target)
 
 
 def minimize_potential(

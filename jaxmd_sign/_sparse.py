@@ -15,6 +15,7 @@ from ._dual import minimize_potential
 from ._explain._l1 import l1_minimizer
 from ._explain._potentials import NORMS, PowerNorm
 from ._limit import solve_limit
+from ._linear import in_turn
 from ._problem import Problem
 from ._rules import GradientDescent
 from ._sweep._api import sweep
@@ -79,8 +80,7 @@ def _descent(X, y, alphas):
         limit = solve_limit(Problem(X, y), GradientDescent(), alpha)
         return limit.beta, ~jnp.all(jnp.isfinite(limit.beta))
 
-    each = jax.vmap(one, in_axes=(None, None, 0))
-    return jax.vmap(each, in_axes=(0, 0, None))(X, y, alphas)
+    return in_turn(lambda X, y: in_turn(lambda alpha: one(X, y, alpha), alphas), X, y)
 
 
 @jax.jit
@@ -91,7 +91,7 @@ def _norm(X, y, p):
         zeros = jnp.zeros(X.shape[1], X.dtype)
         return minimize_potential(Problem(X, y), PowerNorm(p), zeros).beta
 
-    return jax.vmap(one)(X, y)
+    return in_turn(one, X, y)
 
 
 def sparse_report(numbers: dict[str, Any]) -> str:

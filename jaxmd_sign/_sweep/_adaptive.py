@@ -6,6 +6,7 @@ sizes, whatever the number of cases, so that a program is compiled once for each
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import diffrax
@@ -19,16 +20,17 @@ from .._checks import Scalar, all_finite
 from .._clock import block_limit
 from .._kkt import _minimize, bregman, kkt, safe_norm
 from .._limit import Limit, limit_of
-from .._problem import Blocks, Problem
+from .._linear import in_turn
+from .._problem import Blocks, Dense, Problem
 from .._results import RESULTS, check, combine
 from .._solve import differentiable
-from ._devices import is_cpu, num_devices, over_devices
+from ._devices import is_cpu, num_devices, over_devices, own_threads
 from ._plan import Settings
 from ._tables import Cases, Row, Which, rule_of
 from ._variables import CODES
 
-_CPU_COLUMNS, _CPU_GENERAL = 512, 32  # columns of blocks, or cases of a general X, in a batch
-_WIDER = 32  # on other devices
+_CPU_COLUMNS, _WIDER = 512, 32  # columns of blocks in a batch; so many times on other devices
+_GENERAL = 1024  # cases of a general X in a batch, where they are not solved in turn
 _SMALL = (4, 16, 128)
 _FINE = 1e-11  # of a value, where its derivative in ε is wanted: that errs by up to rtol/ε
 
@@ -54,18 +56,26 @@ def solve_adaptively(
     num_cases = len(epsilon)
     order = np.lexsort((alpha, epsilon))  # cost falls with ε, then with α
     size = _batch_size(problems, num_cases)
-    values: dict[str, np.ndarray] = {}
-    for start in range(0, num_cases, size):
-        index = order[start : start + size]
-        index = np.pad(index, (0, size - len(index)), mode="edge")
+    order = np.pad(order, (0, -num_cases % size), mode="edge")
+
+    def solve(index: np.ndarray) -> dict[str, np.ndarray]:
         chosen = None if which is None else which[index]
         given = chosen, epsilon[index], alpha[index]
-        solved = _solve(problems, given, settings.rtol, settings.of_program())
-        for name, value in solved.items():
-            value = np.asarray(value)
-            if name not in values:
-                values[name] = np.empty((num_cases, *value.shape[1:]), value.dtype)
-            values[name][index] = value
+        return jax.tree.map(np.asarray, _solve(problems, given, settings.rtol, about))
+
+    about = settings.of_program()
+    first, *rest = order.reshape(-1, size)
+    parts = [solve(first)]  # compiled before there are threads
+    if isinstance(problems.data, Dense):
+        with ThreadPoolExecutor(own_threads(), "adaptive") as pool:
+            parts += pool.map(solve, rest)
+    else:
+        parts += map(solve, rest)
+    values = {}
+    for name in parts[0]:
+        found = np.concatenate([part[name] for part in parts])
+        values[name] = np.empty((num_cases, *found.shape[1:]), found.dtype)
+        values[name][order] = found
     return values
 
 
@@ -138,7 +148,7 @@ def _batch_size(problem: Problem, num_cases: int) -> int:
     if isinstance(problem.data, Blocks):
         usual = _usual_size(math.prod(problem.data.x.shape[-2:]))
     else:
-        usual = _CPU_GENERAL * _wider()
+        usual = 1 if is_cpu() else _GENERAL
     sizes = sorted({usual, *(small for small in _SMALL if small < usual)})
     little = [size for size in sizes if -(-num_cases // size) * size <= 1.25 * num_cases]
     return -(-max(little, default=sizes[0]) // num_devices()) * num_devices()
@@ -154,6 +164,8 @@ def _solve(
         return _case(problem, epsilon, alpha, rtol, settings)
 
     def batch(shared, cases):
+        if isinstance(problems.data, Dense):
+            return in_turn(partial(one, shared), cases)
         return jax.vmap(one, in_axes=(None, 0))(shared, cases)
 
     return over_devices(batch)((problems, rtol), cases)

@@ -43,8 +43,7 @@ def is_cpu() -> bool:
 def num_threads(problem: Problem) -> int:
     """Python threads that call the compiled function, which lets go of the interpreter.
 
-    One where several devices share the work, and for a general X: its LAPACK calls have hung when
-    two threads made them.
+    One where several devices share the work, and for a general X, whose cases have their own.
     """
     return own_threads() if isinstance(problem.data, Blocks) else 1
 

@@ -1,8 +1,7 @@
 """Cases of a general X by the stabilised explicit method: chunks, error estimates, what is left.
 
 A chunk of neighbouring ε takes its steps together; one Python thread for each core works on chunks.
-What calls LAPACK (the convex dual that finishes a flow, the measures) comes after, from one thread:
-two threads in such a program have hung.
+What calls LAPACK (the convex dual that finishes a flow, the measures) takes its members in turn.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from .._dense_limit import (
 )
 from .._extremes import amax
 from .._limit import checked, limit_of_weights
+from .._linear import in_turn
 from .._powers import power_difference
 from .._problem import Dense, Problem, full_rank, matmul_precision
 from .._results import RESULTS, check, combine
@@ -40,8 +40,7 @@ from ._variables import CODES
 
 _WIDTH, _WIDE = 32, 1024  # members of a chunk on a CPU, and elsewhere
 _FEW = 32  # on a CPU, each a chunk of its own: then no core is without work
-_FINISHED = 4, 32  # members that are finished together, if there are few and else
-_NUMBERS = 2**22  # entries of their matrices, at most
+_NUMBERS = 2**26  # entries of the matrices of a chunk, at most, where members are not in turn
 _RUNGS, _RUNGS_OF_SLOPES = 2, 3
 _SLOPE = 100  # the tolerance of a slope is so much larger than that of a value
 _STILL = 1e-8  # d log β / d log ε that is next to none: no digits are asked of it
@@ -114,16 +113,19 @@ def _solve(
     order = np.lexsort((alpha, epsilon))  # the slowest first
     X, y, inverse, gradient, weight = (np.asarray(x) for x in in_units(*full_rank(problem)))
     XT = np.ascontiguousarray(X.T)
-    width = _WIDE if not is_cpu() else 1 if len(order) <= _FEW else _WIDTH
+    width = _width(X.size, len(order))
     chunks = _padded(order, width * num_devices()).reshape(-1, num_devices(), width)
+    about = settings.of_program()
     static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
 
-    def solve(chunk: np.ndarray) -> tuple[np.ndarray, ...]:
+    def solve(chunk: np.ndarray) -> tuple[dict[str, np.ndarray], *tuple[np.ndarray, ...]]:
         given = epsilon[chunk], alpha[chunk]
         shared = X, XT, inverse, y, gradient, weight, settings.rtol, rung
-        return jax.tree.map(np.asarray, _ends(shared, given, *static))
+        ends = jax.tree.map(np.asarray, _ends(shared, given, *static))
+        each = (x.ravel() for x in given)
+        return jax.tree.map(np.asarray, (*_finish(problem, ends, *each, about), ends[-2]))
 
-    key = X.shape, width, static
+    key = X.shape, width, about
     first = [solve(chunks[0])] if key not in _met else []
     _met.add(key)
     rest = chunks[len(first) :]
@@ -133,27 +135,16 @@ def _solve(
             parts = first + list(pool.map(solve, rest))
     else:
         parts = first + [solve(chunk) for chunk in rest]
-    *moved, steps, settled = (
-        np.concatenate([part[i] for part in parts])[: len(order)] for i in range(6)
-    )
-    values, errors, doubts = {}, np.zeros(len(order)), np.zeros(len(order))
-    about = settings.of_program()
-    n, d = X.shape
-    batch = _FINISHED[0] if len(order) <= _FINISHED[0] else _FINISHED[1]
-    batch = max(1, min(batch, _NUMBERS // (n * d)))
-    for at in _padded(np.arange(len(order)), batch).reshape(-1, batch):
-        case = order[at]
-        state = *(leaf[at] for leaf in moved), steps[at], settled[at]
-        described, errors[case], doubts[case] = _finish(
-            problem, state, epsilon[case], alpha[case], about
-        )
-        for name, value in described.items():
-            if name not in values:
-                values[name] = np.zeros((len(order), *value.shape[1:]), value.dtype)
-            values[name][case] = value
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    return values, errors, doubts, steps[back]
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *parts)
+
+
+def _width(size: int, num_cases: int) -> int:
+    """Members of a chunk, of an X of this size."""
+    if is_cpu():
+        return 1 if num_cases <= _FEW else _WIDTH
+    return max(1, min(_WIDE, _NUMBERS // size))
 
 
 def _padded(index: np.ndarray, multiple: int) -> np.ndarray:
@@ -197,7 +188,7 @@ def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
 def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
     """The limits of a batch, their variables, and the estimated errors of β and of dβ/dε."""
 
-    def one(problem, state, epsilon, alpha):
+    def one(state, epsilon, alpha):
         logs, error, tangent, error_tangent, steps, settled = state
         rule = rule_of(epsilon, settings.smoothing)
         flow = as_dense(problem, rule, alpha, settings.depth)
@@ -228,4 +219,4 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
                 doubt = left / jnp.where(size > 0, size, 1)
             return values, wrong, doubt
 
-    return jax.vmap(one, in_axes=(None, 0, 0, 0))(problem, state, epsilon, alpha)
+    return in_turn(one, state, epsilon, alpha)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 from .._assumptions import Assumptions, check_assumptions
 from .._extremes import amax, amin
 from .._limit import solve_limit
-from .._problem import Problem
+from .._linear import in_turn
+from .._problem import Dense, Problem
 from .._results import RESULTS, check, combine, from_codes
 from ._descent import Descended, descend
 from ._objectives import Objective, as_objective
@@ -85,7 +86,8 @@ def tune(problem, rule, alpha, objective, group, box, start, options: Options) -
 
     searched = {"num_solves": jnp.zeros((), int), "num_failed": jnp.zeros((), int)}
     if start is None:
-        found = search(jax.vmap(sample), *box)
+        general = isinstance(problem.data, Dense)
+        found = search(partial(in_turn, sample) if general else jax.vmap(sample), *box)
         if options.per == "problem":
             return _from_search(problem, alpha, goal, found, options.rtol)
         searched = _counts(found)

@@ -1,0 +1,78 @@
+"""Linear systems whose batches do not hang on a CPU.
+
+jaxlib 0.10 splits a batch of LAPACK calls among XLA's threads and waits for all parts in one of
+them: as many such calls at once as there are threads wait for ever. One matrix is never split, so
+on a CPU the members of a batch take turns.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import sequential_vmap
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Array, Float
+
+
+def takes_turns() -> bool:
+    """Whether the members of a batch are to take turns."""
+    return jax.local_devices()[0].platform == "cpu"
+
+
+def in_turn(function: Callable[..., Any], *members: Any) -> Any:
+    """`function` of each member of a batch; where they take turns, a loop."""
+    if takes_turns():
+        return lax.map(lambda one: function(*one), members)
+    return jax.vmap(function)(*members)
+
+
+@cache
+def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    return sequential_vmap(function)
+
+
+def _apart(function: Callable[..., Any], *args: Array) -> Any:
+    return (_alone(function) if takes_turns() else function)(*args)
+
+
+def factor_positive(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Cholesky's L of a positive semidefinite matrix, raised by rounding; not to differentiate."""
+    size = 4 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps
+    return _apart(jnp.linalg.cholesky, matrix + size * jnp.diag(jnp.diag(matrix)))
+
+
+def solve_factored(factor: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The solution, from L; not to differentiate."""
+    return _apart(_cho_solve, factor, right)
+
+
+def _cho_solve(factor: Array, right: Array) -> Array:
+    return cho_solve((factor, True), right)
+
+
+def thin_svd(matrix: Float[Array, "n d"]) -> tuple[Array, Array, Array]:
+    """Singular vectors and values; not to differentiate."""
+    return _apart(partial(jnp.linalg.svd, full_matrices=False), matrix)
+
+
+def pseudo_inverse(matrix: Float[Array, "n d"]) -> Float[Array, "d n"]:
+    """X⁺; not to differentiate."""
+    return _apart(jnp.linalg.pinv, matrix)
+
+
+def solve_linear(
+    linear: Callable[[Float[Array, " n"]], Float[Array, " n"]], right: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """x with linear(x) = right, for a linear function."""
+    matrix = jax.jacobian(linear)(right)
+
+    def solve(_, right):
+        return _apart(jnp.linalg.solve, matrix, right)
+
+    def transpose_solve(_, right):
+        return _apart(jnp.linalg.solve, matrix.T, right)
+
+    return lax.custom_linear_solve(lambda x: matrix @ x, right, solve, transpose_solve)
