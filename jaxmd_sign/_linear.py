@@ -6,7 +6,7 @@ on a CPU the members of a batch take turns.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import wraps
 from typing import Any
 
 import jax
@@ -29,38 +29,44 @@ def in_turn(function: Callable[..., Any], *members: Any) -> Any:
     return jax.vmap(function)(*members)
 
 
-@cache
-def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    return sequential_vmap(function)
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays whose batches by `vmap` take turns; not to differentiate."""
+    alone = sequential_vmap(function)
+    return wraps(function)(lambda *args: (alone if takes_turns() else function)(*args))
 
 
-def _apart(function: Callable[..., Any], *args: Array) -> Any:
-    return (_alone(function) if takes_turns() else function)(*args)
+@_apart
+def _cholesky(matrix):
+    return jnp.linalg.cholesky(matrix)
+
+
+@_apart
+def _solve(matrix, right):
+    return jnp.linalg.solve(matrix, right)
+
+
+@_apart
+def solve_factored(factor: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The solution, from L."""
+    return cho_solve((factor, True), right)
+
+
+@_apart
+def thin_svd(matrix: Float[Array, "n d"]) -> tuple[Array, Array, Array]:
+    """Left singular vectors, singular values and right singular vectors."""
+    return jnp.linalg.svd(matrix, full_matrices=False)
+
+
+@_apart
+def pseudo_inverse(matrix: Float[Array, "n d"]) -> Float[Array, "d n"]:
+    """X⁺."""
+    return jnp.linalg.pinv(matrix)
 
 
 def factor_positive(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Cholesky's L of a positive semidefinite matrix, raised by rounding; not to differentiate."""
     size = 4 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps
-    return _apart(jnp.linalg.cholesky, matrix + size * jnp.diag(jnp.diag(matrix)))
-
-
-def solve_factored(factor: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The solution, from L; not to differentiate."""
-    return _apart(_cho_solve, factor, right)
-
-
-def _cho_solve(factor: Array, right: Array) -> Array:
-    return cho_solve((factor, True), right)
-
-
-def thin_svd(matrix: Float[Array, "n d"]) -> tuple[Array, Array, Array]:
-    """Singular vectors and values; not to differentiate."""
-    return _apart(partial(jnp.linalg.svd, full_matrices=False), matrix)
-
-
-def pseudo_inverse(matrix: Float[Array, "n d"]) -> Float[Array, "d n"]:
-    """X⁺; not to differentiate."""
-    return _apart(jnp.linalg.pinv, matrix)
+    return _cholesky(matrix + size * jnp.diag(jnp.diag(matrix)))
 
 
 def solve_linear(
@@ -70,9 +76,9 @@ def solve_linear(
     matrix = jax.jacobian(linear)(right)
 
     def solve(_, right):
-        return _apart(jnp.linalg.solve, matrix, right)
+        return _solve(matrix, right)
 
     def transpose_solve(_, right):
-        return _apart(jnp.linalg.solve, matrix.T, right)
+        return _solve(matrix.T, right)
 
     return lax.custom_linear_solve(lambda x: matrix @ x, right, solve, transpose_solve)
