@@ -21,7 +21,6 @@ from ._smoothing import AbstractSmoothing
 _FEWER = 0.85  # of the stages that members need, measured on real data
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
 _TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
-_LENIENT = 0.3, 100.0  # beyond it errors of β grow, at most 1e-5 to twice; and at most
 END_ERROR = 0.1  # 0.02 to 0.1, measured
 _PATIENCE = 4, 20_000  # steps, in all: so many times those until gradients are small, and more
 _SUNK, _FLOOR = 1e-75, -150.0  # below this only the logarithm goes on; the most a step takes off
@@ -122,8 +121,7 @@ def batch_ends(
         walk = walk._replace(radius=radius, vector=vector, calm=calm, live=live)
         h, s = _lengths(walk)
         there = chebyshev_step(lambda w: h * flows.slope(w), walk.weights, h * walk.velocity, s)
-        found = _attempt(flows, walk, there, h)
-        return _accept(walk, found, h, local * _leniency(flows, walk, found, h))
+        return _accept(walk, _attempt(flows, walk, there, h), h, local)
 
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.weights) + walk.deep
@@ -270,21 +268,6 @@ def _fall(
         return new * (1 + z0 * drag(z0)) / (walk.weights * (1 + z1 * drag(z1)))
 
     return walk.deep + SIDE * lead - held, tiny, growth
-
-
-def _leniency(
-    flows: Flows, walk: _Walk, found: _Attempt, h: Float[Array, " B"]
-) -> Float[Array, " B"]:
-    """How much larger than elsewhere an error may be in a step near the end.
-
-    There log u and −log v move along Xᵀν, and from wherever they are the finish solves for ν: of an
-    error of a step it leaves a share like the largest |c|w/ε, or like the largest change of log w,
-    but for tiny weights, whose steps are exact.
-    """
-    pace = jnp.maximum(jnp.abs(walk.c), jnp.abs(found.c)) * (1 / flows.epsilon)
-    top = jnp.maximum(*found.weights)
-    share = amax(pace * jnp.where(top > _TINY[1], jnp.maximum(top, h), top), axis=0)
-    return jnp.clip(_LENIENT[0] / lax.stop_gradient(share), 1, _LENIENT[1])
 
 
 def _accept(

@@ -54,7 +54,8 @@ def solve_factored(factor: Float[Array, "n n"], right: Float[Array, " n"]) -> Fl
 @_apart
 def thin_svd(matrix: Float[Array, "n d"]) -> tuple[Array, Array, Array]:
     """Left singular vectors, singular values and right singular vectors."""
-    return jnp.linalg.svd(matrix, full_matrices=False)
+    left, singular, right = jnp.linalg.svd(matrix, full_matrices=False)
+    return left, singular, right
 
 
 @_apart
