@@ -2,7 +2,7 @@
 
 jaxlib 0.10 splits a batch of LAPACK calls among XLA's threads and waits for all parts in one of
 them: as many such calls at once as there are threads wait for ever. One matrix is never split, so
-on a CPU the members of a batch take turns.
+on a CPU the members of a batch take turns. One number needs no LAPACK.
 """
 
 from collections.abc import Callable
@@ -46,8 +46,7 @@ def _solve(matrix, right):
 
 
 @_apart
-def solve_factored(factor: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The solution, from L."""
+def _cho_solve(factor, right):
     return cho_solve((factor, True), right)
 
 
@@ -67,7 +66,13 @@ def pseudo_inverse(matrix: Float[Array, "n d"]) -> Float[Array, "d n"]:
 def factor_positive(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Cholesky's L of a positive semidefinite matrix, raised by rounding; not to differentiate."""
     size = 4 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps
-    return _cholesky(matrix + size * jnp.diag(jnp.diag(matrix)))
+    raised = matrix + size * jnp.diag(jnp.diag(matrix))
+    return jnp.sqrt(raised) if matrix.shape == (1, 1) else _cholesky(raised)
+
+
+def solve_factored(factor: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The solution, from L; not to differentiate."""
+    return right / factor[0] ** 2 if right.shape == (1,) else _cho_solve(factor, right)
 
 
 def solve_linear(
@@ -75,6 +80,8 @@ def solve_linear(
 ) -> Float[Array, " n"]:
     """x with linear(x) = right, for a linear function."""
     matrix = jax.jacobian(linear)(right)
+    if right.shape == (1,):
+        return right / matrix[0]
 
     def solve(_, right):
         return _solve(matrix, right)

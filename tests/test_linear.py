@@ -38,6 +38,11 @@ def test_a_batch_of_slopes_calls_lapack_for_one_matrix_at_a_time(derivative):
     assert not any(of_batch for _, of_batch in calls)
 
 
+def test_blocks_call_no_lapack():
+    problem = jms.random_block_problem(jax.random.key(0), 3, 2)
+    assert not lapack_calls(jax.jit(jax.jacfwd(lambda epsilon: measures(problem, epsilon))), 0.1)
+
+
 def test_of_a_batch_of_problems_only_one_factorization_is_of_all():
     problems = jax.tree.map(lambda leaf: jnp.stack([leaf] * 5), PROBLEM)
     calls = lapack_calls(jax.jit(jax.vmap(slopes)), problems)
@@ -71,8 +76,10 @@ def test_solutions_and_their_derivatives_both_ways():
     exact = np.linalg.solve(A, b[..., None])[..., 0]
     np.testing.assert_allclose(jax.vmap(solve)(A, b), exact, rtol=1e-12)
     for jacobian in (jax.jacfwd, jax.jacrev):
-        found = jax.vmap(jacobian(solve, argnums=1))(A, b)
-        np.testing.assert_allclose(found, np.linalg.inv(A), rtol=1e-10)
+        for size in (1, 4):
+            some = A[:, :size, :size]
+            found = jax.vmap(jacobian(solve, argnums=1))(some, b[:, :size])
+            np.testing.assert_allclose(found, np.linalg.inv(some), rtol=1e-10)
 
 
 def test_a_singular_matrix_is_raised_by_rounding():
