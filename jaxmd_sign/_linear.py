@@ -17,14 +17,14 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
 
-def takes_turns() -> bool:
-    """Whether the members of a batch are to take turns."""
+def is_cpu() -> bool:
+    """Whether the local devices are CPUs, where the members of a batch take turns."""
     return jax.local_devices()[0].platform == "cpu"
 
 
 def in_turn(function: Callable[..., Any], *members: Any) -> Any:
-    """`function` of each member of a batch; where they take turns, a loop."""
-    if takes_turns():
+    """`function` of each member of a batch: on a CPU a loop."""
+    if is_cpu():
         return lax.map(lambda one: function(*one), members)
     return jax.vmap(function)(*members)
 
@@ -32,7 +32,7 @@ def in_turn(function: Callable[..., Any], *members: Any) -> Any:
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of arrays whose batches by `vmap` take turns; not to differentiate."""
     alone = sequential_vmap(function)
-    return wraps(function)(lambda *args: (alone if takes_turns() else function)(*args))
+    return wraps(function)(lambda *args: (alone if is_cpu() else function)(*args))
 
 
 @_apart

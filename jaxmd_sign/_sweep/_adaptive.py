@@ -20,11 +20,11 @@ from .._checks import Scalar, all_finite
 from .._clock import block_limit
 from .._kkt import _minimize, bregman, kkt, safe_norm
 from .._limit import Limit, limit_of
-from .._linear import in_turn
+from .._linear import in_turn, is_cpu
 from .._problem import Blocks, Dense, Problem
 from .._results import RESULTS, check, combine
 from .._solve import differentiable
-from ._devices import is_cpu, num_devices, over_devices, own_threads
+from ._devices import num_devices, over_devices, own_threads
 from ._plan import Settings
 from ._tables import Cases, Row, Which, rule_of
 from ._variables import CODES

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from .._linear import is_cpu
 from .._problem import Blocks, Problem
 
 
@@ -33,11 +34,6 @@ def over_devices(function: Callable[..., Any]) -> Callable[..., Any]:
 def num_devices() -> int:
     """How many local devices there are."""
     return len(jax.local_devices())
-
-
-def is_cpu() -> bool:
-    """Whether the local devices are CPUs."""
-    return jax.local_devices()[0].platform == "cpu"
 
 
 def num_threads(problem: Problem) -> int:

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array
 
 from .._extremes import amax
+from .._linear import is_cpu
 from .._problem import Blocks, Problem
 from .._smoothing import SMOOTHINGS
 from ._adaptive import adaptive_ends
-from ._devices import is_cpu, num_devices, over_devices, own_threads
+from ._devices import num_devices, over_devices, own_threads
 from ._engine import Lanes, fixed_step_ends
 from ._measures import measures
 from ._plan import ROWS, Settings

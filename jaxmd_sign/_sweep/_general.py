@@ -26,14 +26,14 @@ from .._dense_limit import (
 )
 from .._extremes import amax
 from .._limit import checked, limit_of_weights
-from .._linear import in_turn
+from .._linear import in_turn, is_cpu
 from .._powers import power_difference
 from .._problem import Dense, Problem, full_rank, matmul_precision
 from .._results import RESULTS, check, combine
 from .._smoothing import SMOOTHINGS
 from .._solve import Outcome
 from ._adaptive import described
-from ._devices import is_cpu, num_devices, over_devices, own_threads
+from ._devices import num_devices, over_devices, own_threads
 from ._plan import Settings
 from ._tables import rule_of
 from ._variables import CODES
