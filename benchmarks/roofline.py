@@ -29,7 +29,7 @@ def roofline(quick: bool) -> dict[str, Any]:
     lanes = 2**15 if quick else 2**18
     program, arguments = compiled(lanes)
     counts = work_of_a_step(program.as_text())
-    xla = program.cost_analysis()["flops"] / _fixed._width(2, lanes)
+    xla = program.cost_analysis()["flops"] / _fixed._width(lanes)
     try:
         peaks = _peaks(3 if quick else 9)
     except ImportError as reason:
@@ -58,7 +58,7 @@ def compiled(num_lanes: int, num_steps: int = _STEPS):
     rng = np.random.default_rng(0)
     epsilon, alpha = 10 ** rng.uniform((-4, -2), (-1, -1), (num_lanes, 2)).T
     cases = Cases(tables(example()), None, jnp.asarray(epsilon), jnp.asarray(alpha))
-    arguments = cases, np.arange(num_lanes), np.ones(()), np.int32(num_steps)
+    arguments = cases, np.arange(num_lanes), np.int32(num_steps)
     program = _fixed._compiled.lower(*arguments, "abs", False).compile()
     return program, arguments
 
@@ -70,26 +70,43 @@ def work_of_a_step(program: str) -> dict[str, float]:
     stay in the nearest cache. XLA's own count has both ends in it, and a loop's body once.
     """
     texts = dict(re.findall(r"^%(\S+) \([^\n]*{\n(.*?)^}", program, re.M | re.S))
-    operation = re.compile(r"^ +(?:ROOT )?%(\S+) = (\w+\[[\d,]*\])\S* ([\w-]+)\((.*)$", re.M)
-    bodies = [texts[name] for name in re.findall(r" while\(.*?body=%([\w.-]+)", program)]
-    (body,) = (operation.findall(text) for text in bodies if " while(" not in text)
-    lanes = max(_entries(shape) for _, shape, kind, _ in body if kind == "fusion") / 2
-    shapes = {name: shape for name, shape, _, _ in body}
-    counts = dict.fromkeys(("flops", "divisions", "exponentials", "bytes"), 0.0)
-    for _, shape, kind, rest in body:
+    bodies = re.findall(r" while\(.*?body=%([\w.-]+)", program)
+    (body,) = (name for name in bodies if not _reaches(texts, name, " while("))
+    counts, widest = _work(texts, body)
+    return {name: 2 * count / widest for name, count in counts.items()}  # two columns a lane
+
+
+def _reaches(texts: dict[str, str], name: str, words: str) -> bool:
+    text = texts[name]
+    return words in text or any(_reaches(texts, called, words) for called in _CALLED.findall(text))
+
+
+def _work(texts: dict[str, str], name: str) -> tuple[dict[str, float], int]:
+    """Of a computation and those that it calls, and the entries of its largest result."""
+    operations = _OPERATION.findall(texts[name])
+    shapes = {result: shape for result, shape, _, _ in operations}
+    counts, widest = dict.fromkeys(("flops", "divisions", "exponentials", "bytes"), 0.0), 0
+    for _, shape, kind, rest in operations:
+        if kind == "call":
+            inner, wide = _work(texts, _CALLED.search(rest)[1])
+            counts = {what: count + inner[what] for what, count in counts.items()}
+            widest = max(widest, wide)
         if kind not in ("fusion", "copy"):
             continue
         operands = re.findall(r"%([\w.-]+)", rest.split("), ")[0])
-        counts["bytes"] += 8 * sum(map(_entries, [shape, *(shapes[name] for name in operands)]))
-        called = re.search(r"calls=%([\w.-]+)", rest)
-        for _, inner, what, _ in operation.findall(texts[called[1]]) if called else ():
+        counts["bytes"] += 8 * sum(map(_entries, [shape, *(shapes[one] for one in operands)]))
+        widest = max(widest, _entries(shape))
+        fused = re.search(r"calls=%([\w.-]+)", rest)
+        for _, inner, what, _ in _OPERATION.findall(texts[fused[1]]) if fused else ():
             entries = _entries(inner)
             counts["flops"] += entries * (what in _ARITHMETIC)
             counts["divisions"] += entries * (what in ("divide", "sqrt"))
             counts["exponentials"] += entries * (what == "exponential")
-    return {name: count / lanes for name, count in counts.items()}
+    return counts, widest
 
 
+_OPERATION = re.compile(r"^ +(?:ROOT )?%(\S+) = (\w+\[[\d,]*\]|\([^)]*\))\S* ([\w-]+)\((.*)$", re.M)
+_CALLED = re.compile(r"to_apply=%([\w.-]+)")
 _ARITHMETIC = {"add", "subtract", "multiply", "divide", "sqrt", "minimum", "maximum"}
 
 

@@ -34,10 +34,14 @@ class AbstractSmoothing(eqx.Module):
     def secant(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ(z)/z for z ≥ 0."""
 
+    def slowing(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        """z/φ(z): how many times slower a weight is than under gradient flow."""
+        return 1 / self.secant(z)
+
     def drag(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """1/φ(z) − 1/z for z > 0: a weight is 1 + z·drag times slower than under gradient flow."""
         safe = jnp.where(z > 0, z, 1)
-        return jnp.where(z > 0, (1 / self.secant(safe) - 1) / safe, 0)
+        return jnp.where(z > 0, (self.slowing(safe) - 1) / safe, 0)
 
     def velocity(self, g: Float[Array, "..."], epsilon: Float[Array, "..."]) -> Float[Array, "..."]:
         """φ(g/ε), for g of either sign; its derivatives at g = 0 are finite."""
@@ -73,7 +77,10 @@ class Abs(AbstractSmoothing):
     margin: ClassVar[float] = 3.0  # it bends slowly
 
     def secant(self, z):
-        return 1 / (1 + z)
+        return 1 / self.slowing(z)
+
+    def slowing(self, z):
+        return 1 + z
 
     def drag(self, z):
         return jnp.ones_like(z)
@@ -142,7 +149,10 @@ class Sqrt(_Straightened):
     """z/√(z² + 1): ε inside the root, as Adam's `eps_root`."""
 
     def secant(self, z):
-        return 1 / jnp.sqrt(1 + z**2)
+        return 1 / self.slowing(z)
+
+    def slowing(self, z):
+        return jnp.sqrt(1 + z**2)
 
     def drag(self, z):
         return z / (1 + jnp.sqrt(1 + z**2))

@@ -70,12 +70,13 @@ def test_a_step_costs_so_much(monkeypatch):
         return field(*args)
 
     monkeypatch.setattr(_engine._Field, "__call__", counted)
-    program, _ = roofline.compiled(1280)  # no other test compiles so many lanes
+    jax.clear_caches()  # else it is traced already
+    program, _ = roofline.compiled(1280)
     assert len(calls) == 1 + 6  # at the start, and in the body of the loop, which is traced once
     text = program.as_text()
     work = roofline.work_of_a_step(text)
-    assert work["flops"] == pytest.approx(1092, rel=0.1)
-    assert work["divisions"] <= 86
+    assert work["flops"] == pytest.approx(1239, rel=0.1)
+    assert work["divisions"] <= 44
     assert work["exponentials"] == 12  # one for each of two columns and six right-hand sides
     assert not re.search(r'custom_call_target="[^"]*callback', text)
 

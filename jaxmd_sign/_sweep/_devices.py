@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import Mesh, PartitionSpec
 
 from .._linear import is_cpu
@@ -29,6 +30,18 @@ def over_devices(function: Callable[..., Any]) -> Callable[..., Any]:
         out_specs=parts,
         check_vma=False,  # else loops that start from constants are refused
     )
+
+
+def as_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of arrays, on a CPU compiled to one kernel, where it would be one for each array.
+
+    Inside a compiled function. Not for what multiplies matrices or sums along an axis: XLA may have
+    kernels of its own for that, and then refuses. An XLA that does not know of it does as usual.
+    """
+    if not is_cpu():
+        return function
+    marks = {"xla_cpu_small_call": "true", "inlineable": "false"}
+    return lambda *args: set_xla_metadata(jax.jit(function)(*args), **marks)
 
 
 def num_devices() -> int:

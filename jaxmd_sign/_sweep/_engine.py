@@ -13,7 +13,7 @@ What makes a dozen or two steps enough are the variables:
 - At σ = 1 a residual q = Σ a ω², far below ε, is left: one step in q ends it.
 """
 
-from functools import reduce
+from functools import partial, reduce
 from typing import NamedTuple
 
 import diffrax
@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from .._rules import AbstractRule
+from .._smoothing import AbstractSmoothing
+from ._devices import as_one_kernel
 
 _TABLEAU = diffrax.Tsit5.tableau
 _NODES = (0.0, *map(float, _TABLEAU.c))
@@ -33,12 +34,12 @@ _UNSIGNED = 0.1  # of the errors of all steps while weights grow, whatever their
 
 
 class Lanes(NamedTuple):
-    """Blocks in frozen units, lanes last; padded columns have a = 0. `rule` has ε = 1."""
+    """Blocks in frozen units, lanes last; padded columns have a = 0."""
 
     a: Float[Array, "k lanes"]
     epsilon: Float[Array, " lanes"]
     alpha: Float[Array, " lanes"]
-    rule: AbstractRule
+    smoothing: AbstractSmoothing
 
 
 class Ends(NamedTuple):
@@ -61,11 +62,11 @@ class Ends(NamedTuple):
         return (safety * _largest(jnp.abs(self.w * self.w_error)) + self.rest) / largest
 
 
-def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: Int[Array, ""]) -> Ends:
-    """The limit of every lane in `num_steps` steps. `one` is 1, unknown to the compiler."""
+def fixed_step_ends(lanes: Lanes, num_steps: Int[Array, ""]) -> Ends:
+    """The limit of every lane in `num_steps` steps."""
     a, epsilon, alpha, _ = lanes
     h = 1 / num_steps.astype(a.dtype)
-    field, clock = _Field.of(lanes, one), _Clock.of(lanes)
+    field, clock = _Field.of(lanes), _Clock.of(lanes)
     growth = [jnp.exp(clock.length * (h * node)) for node in _NODES]
 
     # While a gradient is below ε, an error grows as its weight does; above, it stays. As an error
@@ -76,10 +77,8 @@ def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: Int[Array, "
         e, w, z, first, w_error, unsigned, z_error = state
         slopes = [first]
         for grown, row in zip(growth[1:], _STAGES, strict=True):
-            at = [_weighted(y, h, row, slopes, i) for i, y in enumerate((w, z))]
-            # A division by `one` is done once, where a sum is formed anew by all that read it.
-            # On a CPU, XLA's fusion repeats itself so much that this halves the time.
-            slopes.append(field(clock, e * grown, at[0], at[1] / one))
+            at = as_one_kernel(partial(_stage, row))(w, z, h, slopes)
+            slopes.append(field(clock, e * grown, *at))
         error = _weighted(0, h, _ERROR, slopes, 0)
         grows = error * (slowed / w)
         unsigned, error = unsigned + _largest(jnp.abs(grows)), error + grows
@@ -93,6 +92,10 @@ def fixed_step_ends(lanes: Lanes, one: Float[Array, ""], num_steps: Int[Array, "
     of_weight = w / (w + slowed)
     found = _finish(field, w, z, w_error * of_weight, unsigned * of_weight, z_error)
     return found._replace(rest=jnp.where(_in_reach(lanes, num_steps), found.rest, jnp.inf))
+
+
+def _stage(row, w, z, h, slopes):
+    return [_weighted(y, h, row, slopes, i) for i, y in enumerate((w, z))]
 
 
 def _weighted(y, h, row, slopes, i):
@@ -124,36 +127,48 @@ class _Field(NamedTuple):
     lanes: Lanes
     scaled: Float[Array, "k lanes"]
     inverse: Float[Array, "k lanes"]
-    one: Float[Array, ""]
 
     @classmethod
-    def of(cls, lanes: Lanes, one: Float[Array, ""]) -> "_Field":
+    def of(cls, lanes: Lanes) -> "_Field":
         inverse = jnp.where(lanes.a > 0, 1 / jnp.where(lanes.a > 0, lanes.a, 1), 0)
-        return cls(lanes, lanes.a / lanes.epsilon, inverse, one)
-
-    def rate(self, q, w):
-        """h, |d log w/dt|/q."""
-        return self.lanes.rule.unit_rate(self.scaled, q, w, 2)
+        return cls(lanes, lanes.a / lanes.epsilon, inverse)
 
     def __call__(self, clock: _Clock, e, w, z):
-        a, epsilon = self.lanes.a, self.lanes.epsilon
+        a, epsilon, scaled = self.lanes.a, self.lanes.epsilon, self.scaled
         back = clock.reach / (1 + e)
         sigma = clock.reach - back
         q_w = (back - clock.layer) * (1 + sigma)
         drive = clock.rate * back * sigma**2  # σ dσ/ds
         inverse_p = 1 / (q_w + epsilon)
-        M = _shrinking(z)
-        omega = M * (epsilon * inverse_p) * self.inverse
-        q = (q_w + _columns(a * omega**2)) / self.one
-        growth = self.rate(q, w) * w
-        speed = drive / _columns(a * w * growth)
-        log_M = -2 * drive * inverse_p - speed * self.rate(q, omega)
+
+        # Three kernels a stage: as one, XLA forms sums anew for each of their readers.
+        @as_one_kernel
+        def shrinking(z, q_w, inverse_p):
+            M = _shrinking(z)
+            omega = M * (epsilon * inverse_p) * self.inverse
+            return M, omega, q_w + _columns(a * omega**2)
+
+        @as_one_kernel
+        def slopes(drive, inverse_p, w, growth, decay, bend):
+            speed = drive / _columns(a * w * growth)
+            log_M = -2 * drive * inverse_p - speed * decay
+            return speed * growth, bend * log_M
+
+        M, omega, q = shrinking(z, q_w, inverse_p)
+        fast, slow = (self.slowing(q, weight) for weight in (w, omega))
         over, under = _log_slope(M)
-        return speed * growth, over * log_M / under
+        slow_under = slow * under
+        inverse = 1 / (fast * slow_under)  # one division for three
+        growth, decay = scaled * w * slow_under * inverse, scaled * fast * under * inverse
+        return slopes(drive, inverse_p, w, growth, decay, over * fast * slow * inverse)
+
+    def slowing(self, q, w):
+        """How many times slower a weight is than under gradient flow slowed by ε."""
+        return self.lanes.smoothing.slowing(q * self.scaled * w)
 
     def in_q(self, q, w, omega):
         """dw/dq and d log ω/dq."""
-        h, k = self.rate(q, w), self.rate(q, omega)
+        h, k = (self.scaled / self.slowing(q, weight) for weight in (w, omega))
         S = 2 * _columns(self.lanes.a * (w**2 * h + omega**2 * k))
         return -h * w / S, k / S
 

@@ -18,11 +18,11 @@ from .._linear import is_cpu
 from .._problem import Blocks, Problem
 from .._smoothing import SMOOTHINGS
 from ._adaptive import adaptive_ends
-from ._devices import num_devices, over_devices, own_threads
+from ._devices import as_one_kernel, num_devices, over_devices, own_threads
 from ._engine import Lanes, fixed_step_ends
-from ._measures import measures
+from ._measures import NUMBERS, Measures, measures
 from ._plan import ROWS, Settings
-from ._tables import Cases, rule_of, tables
+from ._tables import Cases, tables
 from ._variables import CODES
 
 _FEWEST, _MOST = 18, 112  # steps of a first try; with fewer, the estimates say little
@@ -30,7 +30,7 @@ _LOOSEST = 2e-5  # over the number of columns
 _SLOPE = 100  # the tolerance of a derivative in ε is so much larger than that of a value
 _FEWEST_AGAIN = 2048  # lanes, by their columns
 _AGAIN = 12  # columns; of more, too few get better by more steps
-_VECTOR = 8  # numbers that a processor takes at once
+_LANES = 64  # with fewer, XLA's loops are half as fast; with more, their arrays leave the cache
 # Wide vectors are left unused otherwise: 1.6 times as fast on processors that have them.
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
@@ -58,33 +58,31 @@ def solve_fixed(
     num_steps: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """As `solve_cases`, with the numbers of the cases whose minimiser has no closed form."""
+    assert isinstance(problems.data, Blocks)
     given = which, epsilon, alpha
     num_cases, num_blocks = len(epsilon), problems.y.shape[-1]
     if num_cases * num_blocks <= 1.5 * ROWS and num_devices() == 1:
-        cases, ends, error, measured = _at_once(problems, given, settings, num_steps)
+        ends, error, measured = _at_once(problems, given, settings, num_steps)
     else:
         cases = Cases(tables(problems), *given)
         ends, error = _in_parts(cases, num_cases * num_blocks, settings, num_steps)
         measured = _measure(cases, ends)
     codes, steps = np.zeros(num_cases, "int8"), np.full(num_cases, num_blocks * num_steps, "int32")
-    tolerance = _tolerance(settings, cases.tables.a.shape[-1])
+    tolerance = _tolerance(settings, problems.data.x.shape[-1])
     again = np.arange(error.size) if _overlooks(settings) else _too_large(error, tolerance)
     if again.size:
+        cases = Cases(tables(problems), *given)
         ends = _solve_again(cases, ends, again, settings, num_steps, codes, steps)
         measured = _measure(cases, ends)
-    _check_finite(measured, codes)
-    measured |= {"result": codes, "num_steps": steps}
-    found = {name: np.asarray(measured[name]) for name in settings.variables}
+    # Numbers beyond the range of floats are a failure.
+    codes[~np.asarray(measured.finite) & (codes == 0)] = CODES["not_finite"].value
+    values = dict(zip(NUMBERS, np.asarray(measured.numbers), strict=False))
+    values |= {"beta": np.asarray(measured.beta), "result": codes, "num_steps": steps}
+    found = {name: values[name] for name in settings.variables}
     for name, value in found.items():
         if codes.any() and value.dtype.kind == "f":
             found[name] = np.where(codes.reshape(-1, *[1] * (value.ndim - 1)) == 0, value, np.nan)
-    return found, np.flatnonzero(np.asarray(measured["lost"]) & (codes == 0))
-
-
-def _check_finite(measured: dict[str, Array], codes: np.ndarray) -> None:
-    """Numbers beyond the range of floats are a failure."""
-    found = [np.asarray(measured[name]) for name in ("kkt_error", "bregman", "feasibility")]
-    codes[~np.isfinite(found).all(axis=0) & (codes == 0)] = CODES["not_finite"].value
+    return found, np.flatnonzero(np.asarray(measured.lost) & (codes == 0))
 
 
 def _solve_again(
@@ -152,9 +150,8 @@ def _put(ends, lanes, better):
 
 
 def _at_once(problems: Problem, given, settings: Settings, num_steps: int):
-    """The cases, all ends, their estimated errors and variables: one program, so one call."""
-    found = _first(problems, given, *_counts(given[1], num_steps), *_static(settings))
-    return Cases(found[0], *given), *found[1:]
+    """All ends, their estimated errors and variables: one program, so one call."""
+    return _first(problems, given, np.int32(num_steps), *_static(settings))
 
 
 def _in_parts(cases: Cases, num_lanes: int, settings: Settings, num_steps: int):
@@ -178,37 +175,29 @@ def _solve(
     cases: Cases, lanes: np.ndarray, settings: Settings, num_steps: int
 ) -> tuple[tuple[Array, ...], Array]:
     """w and ω of these lanes (and dw/dε if it is wanted), (k, lanes), and the estimated error."""
-    return _compiled(cases, lanes, *_counts(cases.epsilon, num_steps), *_static(settings))
-
-
-def _counts(epsilon: Array | np.ndarray, num_steps: int) -> tuple[np.ndarray, np.integer]:
-    return np.ones((), epsilon.dtype), np.int32(num_steps)
+    return _compiled(cases, lanes, np.int32(num_steps), *_static(settings))
 
 
 def _static(settings: Settings) -> tuple[str, bool]:
     return settings.smoothing, settings.wants("kkt_error_slope")
 
 
-def _width(num_columns: int, num_lanes: int) -> int:
+def _width(num_lanes: int) -> int:
     """Lanes solved together: on a CPU, what keeps a step in its nearest cache."""
-    if not is_cpu():
-        return -(-num_lanes // num_devices())
-    most = max(32, min(256, 512 // num_columns))
-    each = -(-num_lanes // -(-num_lanes // most))  # equal parts, of whole vectors
-    return -(-each // _VECTOR) * _VECTOR
+    return _LANES if is_cpu() else -(-num_lanes // num_devices())
 
 
-@partial(jax.jit, static_argnums=(4, 5), compiler_options=_OPTIONS)
-def _first(problems, given, one, num_steps, smoothing, slope):
+@partial(jax.jit, static_argnums=(3, 4), compiler_options=_OPTIONS)
+def _first(problems, given, num_steps, smoothing, slope):
     cases = Cases(tables(problems), *given)
     lanes = jnp.arange(cases.epsilon.size * problems.y.shape[-1])
-    ends, error = _ends(cases, lanes, one, num_steps, smoothing, slope)
-    return cases.tables, ends, error, _measures(cases, ends)
+    ends, error = _ends(cases, lanes, num_steps, smoothing, slope)
+    return ends, error, _measures(cases, ends)
 
 
-@partial(jax.jit, static_argnums=(4, 5), compiler_options=_OPTIONS)
-def _compiled(cases, lanes, one, num_steps, smoothing, slope):
-    return _ends(cases, lanes, one, num_steps, smoothing, slope)
+@partial(jax.jit, static_argnums=(3, 4), compiler_options=_OPTIONS)
+def _compiled(cases, lanes, num_steps, smoothing, slope):
+    return _ends(cases, lanes, num_steps, smoothing, slope)
 
 
 @partial(jax.jit, compiler_options=_OPTIONS)
@@ -216,17 +205,16 @@ def _measure(cases, ends):
     return _measures(cases, ends)
 
 
-def _ends(cases, lanes, one, num_steps, smoothing, slope):
+def _ends(cases, lanes, num_steps, smoothing, slope):
     def solve(shared, lanes):
         return jax.lax.map(partial(chunk, *shared), lanes)
 
-    def chunk(cases, one, num_steps, lanes):
+    def chunk(cases, num_steps, lanes):
         row, epsilon, alpha = cases.lanes(lanes)
-        rule = rule_of(jnp.ones((), epsilon.dtype), smoothing)
 
         def ends(row, epsilon, alpha):
-            some = Lanes(row.a.T, epsilon / row.gradient, alpha / row.weight, rule)
-            return fixed_step_ends(some, one, num_steps)
+            some = Lanes(row.a.T, epsilon / row.gradient, alpha / row.weight, SMOOTHINGS[smoothing])
+            return as_one_kernel(fixed_step_ends)(some, num_steps)
 
         found = ends(row, epsilon, alpha)
         if not slope:
@@ -246,12 +234,12 @@ def _ends(cases, lanes, one, num_steps, smoothing, slope):
     def flat(x):
         return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., : lanes.size]
 
-    width = _width(cases.tables.a.shape[-1], lanes.size)
+    width = _width(lanes.size)
     chunks = jnp.pad(lanes, (0, -lanes.size % (width * num_devices())), mode="edge")
-    found = over_devices(solve)((cases, one, num_steps), chunks.reshape(-1, width))
+    found = over_devices(solve)((cases, num_steps), chunks.reshape(-1, width))
     return jax.tree.map(flat, found)
 
 
-def _measures(cases, ends):
+def _measures(cases, ends) -> Measures:
     shape = -1, len(cases.epsilon)
     return measures(cases, *(x.reshape(x.shape[0], *shape) for x in ends))

@@ -5,10 +5,34 @@ weights alone: θ_∞ = s∘w, θ_ref = s∘α, and the minimiser's θ* = θ_ref
 quadratic for ν in each block. Arrays are (k, n, B): columns, blocks, cases.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._tables import Cases, Tables, Which
+
+NUMBERS = (
+    "kkt_error",
+    "kkt_relative_error",
+    "bregman",
+    "bregman_gap",
+    "distance_to_minimizer",
+    "feasibility",
+    "kkt_error_slope",
+)
+
+
+class Measures(NamedTuple):
+    """Of every case: `NUMBERS`, the last of them where slopes are given; and β_∞.
+
+    `lost` is where the minimiser has no closed form, `finite` where the limit is one.
+    """
+
+    numbers: Float[Array, "m B"]
+    beta: Float[Array, "B d"]
+    lost: Bool[Array, " B"]
+    finite: Bool[Array, " B"]
 
 
 def measures(
@@ -16,8 +40,8 @@ def measures(
     w: Float[Array, "k n B"],
     omega: Float[Array, "k n B"],
     slope: Float[Array, "k n B"] | None = None,
-) -> dict[str, Array]:
-    """Every variable, and `lost`: cases whose minimiser has no closed form."""
+) -> Measures:
+    """Every variable."""
     tables, which, _, alpha = cases
     at = tables.lanes_last(which)
     a = at.a
@@ -34,24 +58,27 @@ def measures(
     stationarity = outside(shift)
     error = _norm(stationarity)
     size = _norm(shift * moving)
-    values = {
-        "kkt_error": error,
-        "kkt_relative_error": error / jnp.where(size > 0, size, 1),
-        "bregman": _total((2 / 3 * (w**3 - start**3) - start * beta) * moving**3),
-        "beta": _by_feature(tables, which, at.signs * beta * moving**2),
-        "feasibility": _norm(residual[None]),
-    }
-    if slope is not None:
-        along = _total(stationarity * outside(slope)) / jnp.where(error > 0, error, 1)
-        values["kkt_error_slope"] = along
+    divergence = _total((2 / 3 * (w**3 - start**3) - start * beta) * moving**3)
+    feasibility = _norm(residual[None])
+
     lack = 1 - _columns(a * (start**2 - omega**2))
     b, g = _columns(a**2 * start), _columns(a**3)
     multiplier = lack / (b + jnp.sqrt(b**2 + g * jnp.maximum(lack, 0)))
     theta = start + a * multiplier
-    values["bregman_gap"] = _total((w - theta) ** 2 * (2 * w + theta) / 3 * moving**3)
-    values["distance_to_minimizer"] = _norm((w - theta) * (w + theta) * moving**2)
+    gap = _total((w - theta) ** 2 * (2 * w + theta) / 3 * moving**3)
+    distance = _norm((w - theta) * (w + theta) * moving**2)
     lost = jnp.any((lack < 0) & ~at.still, axis=0)
-    return values | {"lost": jnp.broadcast_to(lost, alpha.shape)}
+
+    relative = error / jnp.where(size > 0, size, 1)
+    numbers = [error, relative, divergence, gap, distance, feasibility]
+    if slope is not None:
+        numbers.append(_total(stationarity * outside(slope)) / jnp.where(error > 0, error, 1))
+    return Measures(
+        jnp.stack(numbers),
+        _by_feature(tables, which, at.signs * beta * moving**2),
+        jnp.broadcast_to(lost, alpha.shape),
+        jnp.isfinite(error) & jnp.isfinite(divergence) & jnp.isfinite(feasibility),
+    )
 
 
 def _columns(x: Float[Array, "k n B"]) -> Float[Array, "n B"]:

@@ -107,14 +107,11 @@ class Plan:
 
     def cases(self, flat: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
         """Number of the problem (None if there is one only), ε and α of places in that order."""
-        per_problem = self.num_cases // (self.num_problems or 1)
-        which, case = np.divmod(flat, per_problem)
-        pair = np.divmod(case, len(self.alpha)) if self.product else (case, case)
-        return (
-            None if self.num_problems is None else which,
-            self.epsilon[pair[0]],
-            self.alpha[pair[1]],
-        )
+        which = None
+        if self.num_problems is not None:
+            which, flat = np.divmod(flat, self.num_cases // self.num_problems)
+        i, j = np.divmod(flat, len(self.alpha)) if self.product else (flat, flat)
+        return which, self.epsilon[i], self.alpha[j]
 
 
 def make_plan(
