@@ -35,8 +35,9 @@ def over_devices(function: Callable[..., Any]) -> Callable[..., Any]:
 def as_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of arrays, on a CPU compiled to one kernel, where it would be one for each array.
 
-    Inside a compiled function. Not for what multiplies matrices or sums along an axis: XLA may have
-    kernels of its own for that, and then refuses. An XLA that does not know of it does as usual.
+    Inside a compiled function; within another one, a part whose results are formed once. Not for
+    what multiplies matrices or sums along an axis: XLA may have kernels of its own for that, and
+    refuses. On other things (jaxlib 0.10.2) it aborts, so compile every kind that there is.
     """
     if not is_cpu():
         return function

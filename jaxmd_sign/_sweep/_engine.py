@@ -141,7 +141,7 @@ class _Field(NamedTuple):
         drive = clock.rate * back * sigma**2  # σ dσ/ds
         inverse_p = 1 / (q_w + epsilon)
 
-        # Three kernels a stage: as one, XLA forms sums anew for each of their readers.
+        # Parts of their own: XLA's fusion forms sums anew for each of their readers.
         @as_one_kernel
         def shrinking(z, q_w, inverse_p):
             M = _shrinking(z)

@@ -26,7 +26,7 @@ NUMBERS = (
 class Measures(NamedTuple):
     """Of every case: `NUMBERS`, the last of them where slopes are given; and β_∞.
 
-    `lost` is where the minimiser has no closed form, `finite` where the limit is one.
+    One array for all numbers: each on its way to NumPy takes as long as ten cases. `lost` is where the minimiser has no closed form, `finite` where the limit is one.
     """
 
     numbers: Float[Array, "m B"]
