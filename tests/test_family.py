@@ -644,6 +644,7 @@ def test_drag_is_what_slows_a_weight_beside_gradient_flow(smoothing):
     z, phi = np.geomspace(1e-3, 1e3, 50), _smoothing.SMOOTHINGS[smoothing]
     slower = 1 + z * phi.drag(jnp.asarray(z))
     np.testing.assert_allclose(slower, 1 / phi.secant(jnp.asarray(z)), rtol=1e-12)
+    np.testing.assert_allclose(slower, phi.slowing(jnp.asarray(z)), rtol=1e-12)
     assert np.isfinite(phi.drag(jnp.zeros(())))
 
 

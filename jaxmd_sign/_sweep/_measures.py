@@ -26,7 +26,8 @@ NUMBERS = (
 class Measures(NamedTuple):
     """Of every case: `NUMBERS`, the last of them where slopes are given; and β_∞.
 
-    One array for all numbers: each on its way to NumPy takes as long as ten cases. `lost` is where the minimiser has no closed form, `finite` where the limit is one.
+    `lost` is where the minimiser has no closed form, `finite` where the limit is one. One array
+    for all numbers: each on its way to NumPy takes as long as ten cases.
     """
 
     numbers: Float[Array, "m B"]
