@@ -155,5 +155,5 @@ def _run(
             marks[chunk.index] = note
             bar.advance(note["cases"], sum(note["failed"].values()))
     seconds = time.perf_counter() - begin
-    dataset = sink.dataset() if isinstance(sink, Memory) else load(sink.path, plan)
+    dataset = sink.dataset if isinstance(sink, Memory) else load(sink.path, plan)
     return Outcome(dataset, plan, total(marks.values()), plan.num_cases - done, seconds)

@@ -1,5 +1,6 @@
 """A sweep as an `xarray.Dataset`: one set of names and notes, in memory and in a store."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ class Memory:
             name: np.full((plan.num_cases, *inner_shape(plan, name)), *fill_and_dtype(plan, name))
             for name in plan.settings.variables
         }
-        self.labelled: xr.Dataset | None = None
 
     def __enter__(self) -> "Memory":
         return self
@@ -33,15 +33,11 @@ class Memory:
         """Keep the values of a chunk."""
         for name, value in values.items():
             self.arrays[name][chunk.start : chunk.stop] = value
-        if self.labelled is None:
-            # Early: it is a view of the arrays, and the other threads are still solving.
-            self.labelled = self._dataset()
+        _ = self.dataset  # made now, while the other threads are still solving
 
+    @cached_property
     def dataset(self) -> xr.Dataset:
-        """All of it, labelled."""
-        return self._dataset() if self.labelled is None else self.labelled
-
-    def _dataset(self) -> xr.Dataset:
+        """All of it, labelled: a view of the arrays."""
         plan = self.plan
         arrays = {
             name: (dims(plan, name), array.reshape(*plan.shape, *array.shape[1:]), notes(name))
