@@ -364,8 +364,9 @@ def test_a_large_sweep_fits_in_little_memory(tmp_path, solves):
 
     jax.config.update("jax_enable_x64", True)
     axis = np.geomspace(1e-4, 1, 400)
+    sweep(tmp_path / "first.zarr")  # what is imported at the first store is no part of this
     tracemalloc.start()
     sweep(tmp_path / "s.zarr", epsilon=axis, alpha=axis, chunk_size=2000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 12 * 2000 * 80 + 3e6 < 160_000 * 69 / 2
+    assert peak < 12 * 2000 * 80 + 1e6 < 160_000 * 69 / 2
