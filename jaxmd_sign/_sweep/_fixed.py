@@ -206,11 +206,11 @@ def _measure(cases, ends):
 
 
 def _ends(cases, lanes, num_steps, smoothing, slope):
-    def solve(shared, lanes):
-        return jax.lax.map(partial(chunk, *shared), lanes)
+    def solve(num_steps, given):
+        return jax.lax.map(partial(chunk, num_steps), given)
 
-    def chunk(cases, num_steps, lanes):
-        row, epsilon, alpha = cases.lanes(lanes)
+    def chunk(num_steps, given):
+        row, epsilon, alpha = given
 
         def ends(row, epsilon, alpha):
             some = Lanes(row.a.T, epsilon / row.gradient, alpha / row.weight, SMOOTHINGS[smoothing])
@@ -235,8 +235,10 @@ def _ends(cases, lanes, num_steps, smoothing, slope):
         return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., : lanes.size]
 
     width = _width(lanes.size)
-    chunks = jnp.pad(lanes, (0, -lanes.size % (width * num_devices())), mode="edge")
-    found = over_devices(solve)((cases, num_steps), chunks.reshape(-1, width))
+    padded = jnp.pad(lanes, (0, -lanes.size % (width * num_devices())), mode="edge")
+    given = cases.lanes(padded)  # not in the loop: a chunk would pay for the length of the tables
+    chunks = jax.tree.map(lambda x: x.reshape(-1, width, *x.shape[1:]), given)
+    found = over_devices(solve)(num_steps, chunks)
     return jax.tree.map(flat, found)
 
 
