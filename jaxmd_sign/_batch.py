@@ -20,7 +20,7 @@ from ._smoothing import AbstractSmoothing
 
 _FEWER = 0.85  # of the stages that members need, measured on real data
 # Of steps: gradients that change sign are not foreseen, and a long step that meets one is in vain.
-_CAUTION, _FASTER = 0.7, 2.0  # measured; with 1.5 stages stay few: up to ten times the work
+_CAUTION, _FASTER = 0.7, 2.0  # measured; the latter well above 1/_FEWER², else stages stay few
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
 _TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
 END_ERROR = 0.1  # 0.02 to 0.1, measured

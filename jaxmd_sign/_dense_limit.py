@@ -84,7 +84,7 @@ def step_error(rtol: Scalar, flows: Flows, rung: Int[Array, ""] | int) -> Float[
     Beside a tiny one, errors of steps would keep gradients above it for ever.
     """
     rtol, epsilon = _of_weights(jnp.minimum(rtol, _LOOSEST), flows), _largest(flows.epsilon)
-    local = _LOCAL * rtol**1.4 * jnp.minimum(1, rtol / _KINKS) ** 0.38
+    local = _LOCAL * rtol**1.4 * jnp.minimum(1, rtol / _KINKS) ** 0.43
     local = jnp.minimum(local / (1 + _GROWTH * epsilon), _HOVERING * -_largest(-flows.epsilon))
     return jnp.maximum(local * _TIGHTER**rung, 8 * jnp.finfo(epsilon.dtype).eps)
 
