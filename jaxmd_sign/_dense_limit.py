@@ -29,7 +29,7 @@ from ._stages import TrackedSolver, warmup_crossing
 SAFETY = 1.5  # of the estimates of errors
 # Measured over thousands of random cases: errors of β up to `rtol`, and but for small ones seldom
 # twice their estimates. Longer steps than those for 5e-5 can miss a kink.
-_LOCAL, _LOOSEST, _TIGHTEST, _TIGHTER = 2.6, 5e-5, 1e-8, 1 / 16
+_LOCAL, _LOOSEST, _TIGHTEST, _TIGHTER = 1.4, 5e-5, 1e-8, 1 / 16
 _KINKS = 2.5e-5
 _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _HOVERING = 0.2  # of ε: none of 120 random flows hovered, at 0.5 one, with no bound 24
