@@ -236,7 +236,8 @@ def _ends(cases, lanes, num_steps, smoothing, slope):
 
     width = _width(lanes.size)
     padded = jnp.pad(lanes, (0, -lanes.size % (width * num_devices())), mode="edge")
-    given = cases.lanes(padded)  # not in the loop: a chunk would pay for the length of the tables
+    # Not in the loop: of long tables, XLA shares 64 rows out among threads, in each chunk anew.
+    given = cases.lanes(padded)
     chunks = jax.tree.map(lambda x: x.reshape(-1, width, *x.shape[1:]), given)
     found = over_devices(solve)(num_steps, chunks)
     return jax.tree.map(flat, found)
