@@ -29,7 +29,7 @@ from ._stages import TrackedSolver, warmup_crossing
 SAFETY = 1.5  # of the estimates of errors
 # Measured over thousands of random cases: errors of β up to `rtol`, and but for small ones seldom
 # twice their estimates. Longer steps than those for 5e-5 can miss a kink.
-_LOCAL, _LOOSEST, _TIGHTEST, _TIGHTER = 1.4, 5e-5, 1e-8, 1 / 16
+_LOCAL, _LOOSEST, _TIGHTEST, _TIGHTER = 2.0, 5e-5, 1e-8, 1 / 16
 _KINKS = 2.5e-5
 _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _HOVERING = 0.2  # of ε: none of 120 random flows hovered, at 0.5 one, with no bound 24
@@ -84,7 +84,7 @@ def step_error(rtol: Scalar, flows: Flows, rung: Int[Array, ""] | int) -> Float[
     Beside a tiny one, errors of steps would keep gradients above it for ever.
     """
     rtol, epsilon = _of_weights(jnp.minimum(rtol, _LOOSEST), flows), _largest(flows.epsilon)
-    local = _LOCAL * rtol**1.4 * jnp.minimum(1, rtol / _KINKS) ** 0.43
+    local = _LOCAL * rtol**1.4 * jnp.minimum(1, rtol / _KINKS) ** 0.32
     local = jnp.minimum(local / (1 + _GROWTH * epsilon), _HOVERING * -_largest(-flows.epsilon))
     return jnp.maximum(local * _TIGHTER**rung, 8 * jnp.finfo(epsilon.dtype).eps)
 

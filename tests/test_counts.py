@@ -53,12 +53,12 @@ def test_a_flow_takes_so_many_steps():
 def test_a_general_sweep_takes_so_many_steps():
     problem = jms.random_sparse_problem(jax.random.key(0), 6, 12, 2)
     # Each alone, and 32 together: that costs next to no steps.
-    for num_cases, num_steps in ((8, 2288), (64, 17584)):
+    for num_cases, num_steps in ((8, 2328), (64, 17712)):
         found = jms.sweep(problem, np.geomspace(1e-3, 1, num_cases), 0.05, rtol=1e-5)
         assert found.num_steps.values.sum() == pytest.approx(num_steps, rel=0.02)
     limit = jms.solve_limit(problem, jms.SmoothedSign(1e-2), 0.05)
-    assert limit.stats["num_accepted_steps"].item() == pytest.approx(5938, rel=0.02)
-    assert limit.stats["num_rejected_steps"].item() == pytest.approx(46, abs=8)
+    assert limit.stats["num_accepted_steps"].item() == pytest.approx(5615, rel=0.02)
+    assert limit.stats["num_rejected_steps"].item() == pytest.approx(33, abs=8)
 
 
 def test_a_step_costs_so_much(monkeypatch):
