@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._checks import as_positive, matches_coordinates
 from ._extremes import amax, amin
-from ._problem import Blocks, Problem
+from ._problem import Blocks, Problem, check_problem
 
 
 class Assumptions(eqx.Module):
@@ -54,6 +54,7 @@ def check_assumptions(problem: Problem, epsilon: ArrayLike, alpha: ArrayLike) ->
         >>> case.smallness, case.smallness_margin.round(4)
         (Array(True, dtype=bool), Array(0.4286, dtype=float64))
     """
+    check_problem(problem)
     epsilon = as_positive("epsilon", epsilon, problem.dtype)
     alpha = as_positive("alpha", alpha, problem.dtype)
     matches_coordinates("epsilon", epsilon, problem.num_features)

@@ -5,6 +5,8 @@ non-zero `result` and NaN (see `_results`), so that nothing on a batch path call
 """
 
 from collections.abc import Sequence
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +28,10 @@ def is_traced(*values: Any) -> bool:
 
 def usable_dtype(dtype: DTypeLike) -> np.dtype:
     """float32 if that was asked for, else float64, which needs JAX's 64-bit mode."""
-    wanted = np.dtype(dtype)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:  # no name of any
+        raise ValueError(f"dtype must be float32 or float64, but is {dtype!r}.") from None
     if wanted == np.float32:
         return wanted
     if wanted.kind not in "fiub":
@@ -107,19 +112,29 @@ def usable_rtol(rtol: float | None, dtype: DTypeLike) -> float:
     finfo = jnp.finfo(dtype)
     if rtol is None:
         rtol = 1e-8 if finfo.bits == 64 else 1e-5
-    if not (isinstance(rtol, (int, float)) and 10 * finfo.eps <= rtol < 1):
+    number = _number(rtol)
+    if not 10 * finfo.eps <= number < 1:
         raise ValueError(
             f"rtol must be a number from {10 * float(finfo.eps):.1e} (10 machine epsilons of "
-            f"{finfo.dtype}) to 1, but is {rtol}."
+            f"{finfo.dtype}) to 1, but is {rtol!r}."
         )
-    return float(rtol)
+    return number
 
 
 def usable_atol(atol: float) -> float:
     """The absolute tolerance."""
-    if not (isinstance(atol, (int, float)) and 0 <= atol < np.inf):
-        raise ValueError(f"atol must be a number of at least 0, but is {atol}.")
-    return float(atol)
+    number = _number(atol)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"atol must be a number of at least 0, but is {atol!r}.")
+    return number
+
+
+def _number(value: Any) -> float:
+    """A concrete number, also one of NumPy's or JAX's, as a float; NaN for anything else."""
+    if isinstance(value, Real):
+        return float(value)
+    one = isinstance(value, np.ndarray | jax.Array) and value.ndim == 0 and not is_traced(value)
+    return float(value) if one else np.nan
 
 
 def usable_steps(steps: int, name: str = "max_steps") -> int:
@@ -129,6 +144,14 @@ def usable_steps(steps: int, name: str = "max_steps") -> int:
     if steps >= 2**31:
         raise ValueError(f"{name} must be below 2^31, but is {steps}.")
     return int(steps)
+
+
+def as_path(name: str, value: Any, what: str) -> Path:
+    """`value` as a path; `what` says of what."""
+    try:
+        return Path(value)
+    except TypeError:
+        raise ValueError(f"{name} must be {what}, but is a {type(value).__name__}.") from None
 
 
 def all_finite(*arrays: Float[Array, "..."]) -> Bool[Array, ""]:

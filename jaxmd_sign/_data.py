@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from ._checks import usable_dtype
+from ._checks import as_path, usable_dtype
 from ._problem import Problem
 
 Key = PRNGKeyArray | UInt32[Array, "2"]
@@ -44,6 +44,7 @@ def random_block_problem(
     """
     dtype = usable_dtype(dtype)
     shape = (_positive("num_blocks", num_blocks), _positive("block_size", block_size))
+    _check_key(key)
     keys = jax.random.split(key, 4)
     x = jax.random.uniform(keys[0], shape, dtype, 0.3, 2.0)
     y = jax.random.uniform(keys[1], shape[:1], dtype, 0.5, 2.0)
@@ -87,6 +88,7 @@ def random_sparse_problem(
         raise ValueError(f"num_nonzero must be at most num_features = {d}, but is {num_nonzero}.")
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise must be at least 0 and finite, but is {noise}.")
+    _check_key(key)
     X, truth, noisy = sparse_regression(key, n, d, num_nonzero, dtype)
     return Problem(X, X @ truth + noise * noisy)
 
@@ -122,7 +124,8 @@ def load_problem(path: str | Path, label: str | None = None) -> Problem:
         (3, 15)
     """
     usable_dtype(np.float64)
-    name, kind = str(path), Path(path).suffix.lower()
+    path = as_path("path", path, "that of a file, or blocks:K:SEED")
+    name, kind = str(path), path.suffix.lower()
     if label is not None and kind != ".csv":
         raise ValueError(
             f"label names a column of a .csv file, but the data is {name}. Leave it out."
@@ -131,11 +134,11 @@ def load_problem(path: str | Path, label: str | None = None) -> Problem:
         return _from_spec(name)
     if kind not in (".csv", ".npz"):
         raise ValueError(f"{name}: must be a .csv or .npz file, or blocks:K:SEED.")
-    if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "does not exist"
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"{name}: {what}. Give the path of a {kind} file.")
     try:
-        X, y = _read_csv(Path(path), label) if kind == ".csv" else _read_npz(Path(path))
+        X, y = _read_csv(path, label) if kind == ".csv" else _read_npz(path)
         return Problem(X, y)
     except OSError as error:
         raise ValueError(f"{name}: cannot be read ({error.strerror or error}).") from None
@@ -245,6 +248,13 @@ def stored_number(path: str | Path, name: str) -> float:
         if name not in archive or archive[name].size != 1 or archive[name].dtype.kind not in "fiu":
             raise ValueError(f"{path}: holds no number {name}. {remedy}")
         return float(archive[name].reshape(()))
+
+
+def _check_key(key: Key) -> None:
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(
+            f"key must be a key such as jax.random.key(0), but is a {type(key).__name__}."
+        )
 
 
 def _positive(name: str, value: int) -> int:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._adam import AdamFlow
 from ._checks import Numbers, all_finite, all_positive, as_positive, matches_coordinates
-from ._problem import Problem
+from ._problem import Problem, check_problem
 from ._rules import AbstractRule
 
 Rule = AbstractRule | AdamFlow
@@ -16,8 +16,7 @@ def prepare(
     problem: Problem, rule: Rule, alpha: Numbers, depth: int
 ) -> tuple[Rule, Float[Array, "..."]]:
     """Rule and α checked and in the problem's dtype."""
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
+    check_problem(problem)
     if not isinstance(rule, AbstractRule | AdamFlow):
         raise ValueError(f"rule must be a rule such as SmoothedSign(0.1), but is {rule!r}.")
     check_depth(depth, rule.has_epsilon)

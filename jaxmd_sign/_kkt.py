@@ -3,11 +3,12 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._dual import Dual, minimize_potential
 from ._limit import Limit
-from ._problem import Blocks, Problem, full_rank, matmul_precision
+from ._problem import Blocks, Problem, check_problem, full_rank, matmul_precision
 from ._results import RESULTS
 
 
@@ -38,12 +39,21 @@ def bregman(limit: Limit, beta: Float[Array, " d"]) -> Float[Array, ""]:
 
     **Returns:** D(β), a scalar.
 
+    **Raises:** `ValueError` if `limit` is no `Limit`, or β of another shape.
+
     !!! example
         >>> limit = solve_limit(Problem([[1.3, 0.7]], [1.0]), SmoothedSign(0.1), 0.05)
         >>> bregman(limit, limit.beta) >= bregman(limit, bregman_minimizer(problem, limit))
         Array(True, dtype=bool)
     """
+    _check_limit(limit)
+    if np.shape(beta) != limit.beta.shape:
+        raise ValueError(
+            f"beta must have shape {limit.beta.shape}, as that of the limit, but has shape "
+            f"{np.shape(beta)}."
+        )
     reference = limit.potential_reference(limit.beta_reference)
+    beta = jnp.asarray(beta, limit.beta.dtype)
     move = beta - limit.beta_reference
     return limit.potential(beta) - reference - jnp.sum(limit.dual_reference * move)
 
@@ -62,11 +72,14 @@ def kkt(problem: Problem, limit: Limit) -> KKT:
 
     **Returns:** a `KKT`.
 
+    **Raises:** `ValueError` if `problem` or `limit` is something else, or their sizes differ.
+
     !!! example
         >>> problem = Problem([[1.3, 0.7]], [1.0])
         >>> kkt(problem, solve_limit(problem, SmoothedSign(0.1), 0.05)).error.round(6)
         Array(0.102383, dtype=float64)
     """
+    _check(problem, limit)
     with matmul_precision():
         gradient = jax.grad(lambda beta: bregman(limit, beta))(limit.beta)
         stationarity, multiplier = _project(problem, gradient)
@@ -105,12 +118,15 @@ def bregman_minimizer(problem: Problem, limit: Limit) -> Float[Array, " d"]:
 
     **Returns:** β*, shape (d,); NaN if Newton's method on the convex dual did not converge.
 
+    **Raises:** `ValueError` as `kkt` does.
+
     !!! example
         >>> problem = Problem([[1.3, 0.7]], [1.0])
         >>> limit = solve_limit(problem, SmoothedSign(0.1), 0.05)
         >>> (problem.X @ bregman_minimizer(problem, limit)).round(12)
         Array([1.], dtype=float64)
     """
+    _check(problem, limit)
     return _minimize(problem, limit).beta
 
 
@@ -125,11 +141,14 @@ def bregman_gap(problem: Problem, limit: Limit) -> Float[Array, ""]:
 
     **Returns:** the gap, a scalar.
 
+    **Raises:** `ValueError` as `kkt` does.
+
     !!! example
         >>> problem = Problem([[1.3, 0.7]], [1.0])
         >>> bregman_gap(problem, solve_limit(problem, SmoothedSign(0.1), 0.05)) > 0
         Array(True, dtype=bool)
     """
+    _check(problem, limit)
     return limit.potential.divergence(limit.dual, _minimize(problem, limit).theta)
 
 
@@ -139,6 +158,24 @@ def _minimize(problem: Problem, limit: Limit) -> Dual:
         dual = minimize_potential(problem, limit.potential, limit.dual_reference)
         ok = dual.converged & (limit.result == RESULTS.successful)
         return jax.tree.map(lambda leaf: jnp.where(ok, leaf, jnp.nan), dual._replace(converged=0.0))
+
+
+def _check(problem: Problem, limit: Limit) -> None:
+    check_problem(problem)
+    _check_limit(limit)
+    expected = (problem.num_features,)
+    if limit.beta.shape != expected:
+        raise ValueError(
+            f"limit must be one of this problem, with beta of shape {expected}, but its beta has "
+            f"shape {limit.beta.shape}. Take one member of a batch, or use jax.vmap."
+        )
+
+
+def _check_limit(limit: Limit) -> None:
+    if not isinstance(limit, Limit):
+        raise ValueError(
+            f"limit must be what solve_limit returns, but is a {type(limit).__name__}."
+        )
 
 
 def safe_norm(vector: Float[Array, " m"]) -> Float[Array, ""]:

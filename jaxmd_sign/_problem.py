@@ -181,6 +181,12 @@ class Problem(eqx.Module):
         return self.data.X @ beta
 
 
+def check_problem(problem: Problem) -> None:
+    """Refuse what is none."""
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
+
+
 def pull_back(problem: Problem, residual: Float[Array, " n"]) -> Float[Array, " d"]:
     """c = Xᵀr, without forming X for a block problem."""
     data = problem.data

@@ -183,3 +183,72 @@ def test_results_extend_those_of_diffrax():
     assert issubclass(results, diffrax.RESULTS)
     assert results.promote(diffrax.RESULTS.max_steps_reached) == results.max_steps_reached
     assert results[results.successful] == ""
+
+
+PROBLEM = Problem(PROBLEMS["blocks"], [1.0, 0.5])
+OTHER_KIND = {
+    "problem": [
+        lambda bad: solve_limit(bad, SmoothedSign(0.1), 0.05),
+        lambda bad: solve_trajectory(bad, SmoothedSign(0.1), 0.05),
+        lambda bad: kkt(bad, limit()),
+        lambda bad: bregman_gap(bad, limit()),
+        lambda bad: bregman_minimizer(bad, limit()),
+        lambda bad: jaxmd_sign.certify(bad, 0.1, 0.05),
+        lambda bad: jaxmd_sign.check_assumptions(bad, 0.1, 0.05),
+        lambda bad: jaxmd_sign.explain(bad, limit().beta),
+        lambda bad: jaxmd_sign.sweep(bad, 0.1, 0.05),
+        lambda bad: jaxmd_sign.train(bad, jaxmd_sign.smoothed_sign(1e-3, 0.1), 0.05, 10),
+        lambda bad: jaxmd_sign.tune_epsilon(bad, 0.05),
+    ],
+    "rule": [lambda bad: solve_limit(PROBLEM, bad, 0.05)],
+    "limit": [
+        lambda bad: kkt(PROBLEM, bad),
+        lambda bad: bregman_gap(PROBLEM, bad),
+        lambda bad: bregman_minimizer(PROBLEM, bad),
+        lambda bad: jaxmd_sign.bregman(bad, np.zeros(3)),
+    ],
+    "beta": [
+        lambda bad: jaxmd_sign.bregman(limit(), bad),
+        lambda bad: jaxmd_sign.explain(PROBLEM, bad),
+    ],
+    "key": [
+        lambda bad: jaxmd_sign.random_block_problem(bad, 3),
+        lambda bad: jaxmd_sign.random_sparse_problem(bad, 3, 6, 2),
+    ],
+    "path": [jaxmd_sign.load_problem],
+    "store": [lambda bad: jaxmd_sign.sweep(PROBLEM, 0.1, 0.05, store=bad)],
+    "variables": [lambda bad: jaxmd_sign.sweep(PROBLEM, 0.1, 0.05, variables=bad)],
+    "rtol": [lambda bad: solve_limit(PROBLEM, SmoothedSign(0.1), 0.05, rtol=bad)],
+    "atol": [lambda bad: solve_trajectory(PROBLEM, SmoothedSign(0.1), 0.05, atol=bad)],
+    "dtype": [lambda bad: jaxmd_sign.random_block_problem(jax.random.key(0), 3, dtype=bad)],
+}
+
+
+def limit():
+    return solve_limit(PROBLEM, SmoothedSign(0.1), 0.05)
+
+
+@pytest.mark.parametrize("name", OTHER_KIND)
+def test_an_argument_of_another_kind_is_named(name, without_type_checks):
+    for call in OTHER_KIND[name]:
+        for bad in (3j, [{}]):
+            with pytest.raises(ValueError, match=rf"{name} (must|has) ") as caught:
+                call(bad)
+            assert "\n" not in str(caught.value)
+
+
+def test_a_limit_of_another_problem_is_refused():
+    other = jaxmd_sign.random_block_problem(jax.random.key(0), 4)
+    batch = jax.vmap(lambda y: solve_limit(Problem(PROBLEM.data, y), SmoothedSign(0.1), 0.05))
+    for wrong in (limit(), batch(np.ones((3, 2)))):
+        with pytest.raises(ValueError, match="limit must be one of this problem, with beta of"):
+            kkt(other, wrong)
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32, np.asarray, jax.numpy.asarray], ids=["float32", "numpy", "jax"]
+)
+def test_a_tolerance_is_any_number(number, without_type_checks):
+    rule, rtol = SmoothedSign(0.1), 2.0**-20
+    found = solve_limit(PROBLEM, rule, 0.05, rtol=number(rtol))
+    assert np.array_equal(found.beta, solve_limit(PROBLEM, rule, 0.05, rtol=rtol).beta)

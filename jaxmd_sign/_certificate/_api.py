@@ -9,7 +9,7 @@ import numpy as np
 
 from .._assumptions import Assumptions, check_assumptions
 from .._checks import Numbers, as_positive, is_traced, usable_rtol
-from .._problem import Problem
+from .._problem import Problem, check_problem
 from ._block_case import certify_blocks
 from ._claims import ASSUMPTIONS, MISSING
 from ._general import certify_general
@@ -82,8 +82,7 @@ def certify(
         >>> certificate["Theorem 3.9, U"].holds, len(certificate.violated)
         (True, 0)
     """
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
+    check_problem(problem)
     if is_traced(problem, epsilon, alpha):
         raise ValueError("certify looks at numbers. Call it outside jit, vmap and grad.")
     _needs_float64()

@@ -14,7 +14,7 @@ from .._dual import Dual, minimize_potential
 from .._extremes import amax
 from .._kkt import _project
 from .._mirror import AbstractPotential, HyperbolicEntropy, mirror_map
-from .._problem import Problem, full_rank
+from .._problem import Problem, check_problem, full_rank
 from .._tuning._search import Sample, search
 from ._l1 import l1_minimizer, l1_stationarity
 from ._potentials import FAMILIES, NORMS, Family, FromFunction, PowerNorm
@@ -85,6 +85,7 @@ def explain(
         >>> best.potential, round(best.distance, 9)
         ('hyperbolic_entropy', 0.0)
     """
+    check_problem(problem)
     beta = _usable_beta(problem, beta)
     rows = [_l1_row(problem, beta)]
     for name, potential, parameter in _fixed(problem, alpha, potentials or {}):

@@ -20,7 +20,7 @@ from .._checks import (
 from .._inputs import check_depth
 from .._limit import Limit, limit_of_weights
 from .._powers import power_difference
-from .._problem import Problem, matmul_precision
+from .._problem import Problem, check_problem, matmul_precision
 from .._results import RESULTS, check, combine, mask_failed
 from .._solve import Outcome
 from ._model import Model, Weights, model_of
@@ -109,8 +109,7 @@ def train(
         >>> run.beta.round(3)
         Array([0.602, 0.31 ], dtype=float64)
     """
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
+    check_problem(problem)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
             "optimizer must be an optax.GradientTransformation such as smoothed_sign(1e-3, 0.1), "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from .._checks import Numbers
+from .._checks import Numbers, as_path
 from .._problem import Problem
 from ._cluster import solve_on_cluster
 from ._dataset import Memory
@@ -124,7 +124,7 @@ def run_sweep(
     plan = make_plan(problem, epsilon, alpha, **arguments)
     if store is None:
         return _run(plan, None, {}, client, progress)
-    path = Path(store)
+    path = as_path("store", store, "the path of a Zarr store")
     try:
         plan = open_store(path, plan, resume, arguments["chunk_size"] is not None)
         return _run(plan, path, marks_of_whole(path, plan), client, progress)

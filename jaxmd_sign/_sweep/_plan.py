@@ -251,8 +251,10 @@ def _usable_variables(variables: Sequence[str] | None) -> tuple[str, ...]:
     """The variables asked for, in the order of the dataset; `result` is always among them."""
     if variables is None:
         return DEFAULT_VARIABLES
+    if not isinstance(variables, Sequence):
+        raise ValueError(f"variables must be names of variables, but is {variables!r}.")
     asked = [variables] if isinstance(variables, str) else list(variables)
     for name in asked:
-        if name not in VARIABLES:
+        if not isinstance(name, str) or name not in VARIABLES:
             raise ValueError(f"variables has no {name!r}. Choose from: {', '.join(VARIABLES)}.")
     return tuple(name for name in VARIABLES if name in (*asked, "result"))
