@@ -10,7 +10,9 @@ domain and the residual clock integrate these, and nothing else.
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
@@ -19,6 +21,8 @@ from ._extremes import amin
 from ._powers import power_difference
 from ._problem import Blocks, Problem
 from ._rules import AbstractRule
+
+_NODES = 16  # of Gauss's rule, between two times
 
 
 class Units(NamedTuple):
@@ -173,6 +177,53 @@ def as_blocks(
         (y == 0)[:, None],
         units,
     )
+
+
+class Kernel(NamedTuple):
+    """Where β of a block goes whose label is next to 0, and how fast, before its units."""
+
+    beta: Float[Array, "n k"]
+    rate: Float[Array, " n"]
+
+
+def kernel(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."], depth: int) -> Kernel:
+    """Of all blocks, as if the weights stayed where they start: a kernel method with X."""
+    data = problem.data
+    assert isinstance(data, Blocks)
+
+    def gather(value: Float[Array, "..."]) -> Float[Array, "..."]:
+        return data.gather(value, fill=1.0) if value.ndim else value
+
+    start = jnp.broadcast_to(gather(alpha), data.x.shape)
+    rate = rule.map_epsilon(gather).unit_rate(jnp.ones_like(start), 0.0, start, depth)
+    follow = data.x * start**depth * rate
+    norm = jnp.sum(data.x * follow, axis=-1)
+    return Kernel(follow * (problem.y / norm)[:, None], 2 * depth * norm)
+
+
+def near_zero(
+    problem: Problem,
+    rule: AbstractRule,
+    alpha: Float[Array, "..."],
+    ts: Float[Array, " T"],
+    depth: int,
+) -> tuple[Float[Array, "T n k"], Float[Array, "T n"]]:
+    """Of blocks with label 0, what it would do to u, and to −v, and to the residual.
+
+    All are 0: what they are for is derivatives in the label.
+    """
+    nodes, weights = np.stack(np.polynomial.legendre.leggauss(_NODES)).astype(ts.dtype)
+    steps = jnp.diff(ts, prepend=0)
+    inner = (ts - steps)[:, None] + steps[:, None] * (nodes + 1) / 2
+    pace = jax.vmap(jax.vmap(lambda t: jnp.mean(rule.slowness() / rule.at(t).slowness())))(inner)
+    clock = jnp.cumsum(steps * (pace @ (weights / 2)))  # t, but for an ε that changes with it
+    beta, rate = kernel(problem, rule, alpha, depth)
+    gone = -jnp.expm1(-clock[:, None] * rate)
+    start = problem.data.gather(jnp.broadcast_to(alpha, (problem.num_features,)))
+    still = problem.y == 0
+    y, slope = jnp.where(still, problem.y, 0), 2 * depth * start ** (depth - 1)
+    beta = jnp.where(still[:, None], beta, 0)
+    return gone[..., None] * beta / jnp.where(problem.data.mask, slope, 1), (gone - 1) * y
 
 
 def _per_block(

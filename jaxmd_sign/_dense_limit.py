@@ -121,7 +121,7 @@ def stabilised_limit(
         local = step_error(rtol, flows, rung)
         ends = batch_ends(flows, local, settling(rtol, flows), max_steps)
         logs, error = ends.logs[..., 0], ends.error[..., 0]
-        wrong = relative_error(X, *lax.stop_gradient((jnp.exp(logs), error)))
+        wrong = relative_error(*lax.stop_gradient((X, jnp.exp(logs), error)))
         settled = ends.settled[0]
         again = settled & ~(SAFETY * wrong <= rtol) & (rung + 1 < _RUNGS)
         tried, accepted = tried + ends.num_steps[0], accepted + ends.num_accepted[0]

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from ._adam import AdamFlow, as_adam, weights_of
-from ._block import BlockFlow, as_blocks
+from ._block import BlockFlow, as_blocks, near_zero
 from ._checks import Numbers, Scalar, all_finite, as_times, usable_atol, usable_rtol, usable_steps
 from ._dense import as_dense, implicit_solver
 from ._extremes import amax, max_norm
@@ -286,9 +286,10 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
     w, omega = batch.units.weight[:, None] * w, batch.units.weight[:, None] * omega
     scatter = jax.vmap(data.scatter, in_axes=(0, None))
     start = data.gather(jnp.broadcast_to(alpha, (problem.num_features,)))
+    half, left = near_zero(problem, rule, alpha, ts, settings.depth)
     u, v = (
-        scatter(jnp.where(batch.signs == 0, start, jnp.where(up, w, omega)), alpha)
-        for up in (batch.signs > 0, batch.signs < 0)
+        scatter(jnp.where(batch.signs == 0, start + side * half, jnp.where(up, w, omega)), alpha)
+        for side, up in ((1, batch.signs > 0), (-1, batch.signs < 0))
     )
     live = jnp.where(batch.still[:, 0], 0, unit)
     ends = (
@@ -296,7 +297,8 @@ def _run_blocks(problem, rule, alpha, ts, settings: _Settings) -> tuple[_Saved, 
         jnp.broadcast_to((live * saved.warmup_end)[:, None], data.mask.shape),
     )
     sign_end, warmup_end = (data.scatter(end, 0) for end in ends)
-    at = (u, v, data.scatter(batch.signs, 0), -jnp.sign(problem.y) * batch.units.label * q)
+    residual = jnp.where(problem.y == 0, left, -jnp.sign(problem.y) * batch.units.label * q)
+    at = (u, v, data.scatter(batch.signs, 0), residual)
     return _Saved(at, warmup_end, sign_end, amax(live * saved.t_end)), report
 
 

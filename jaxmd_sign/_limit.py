@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._adam import AdamFlow
-from ._block import as_blocks
+from ._block import as_blocks, kernel
 from ._checks import Numbers, Scalar, all_finite, usable_rtol, usable_steps
 from ._clock import block_limit
 from ._dense import as_dense
@@ -189,14 +189,12 @@ def _from_blocks(problem, rule, alpha, depth, rtol, reference, max_steps, adjoin
             jnp.where(batch.still, data.gather(start), omega) ** depth, start**depth
         )
 
-    # A block with label 0 stays at β = 0, and would follow its label as a kernel method does.
-    pace = data.gather(jnp.broadcast_to(start ** (2 * depth - 2) / rule.slowness(), start.shape))
-    follow = jnp.where(data.mask, data.x * pace, 0)
-    kernel = follow * (problem.y / jnp.sum(data.x * follow, axis=-1))[:, None]
     # w only grows and ω only shrinks. Where rounding hides it, the sign of β is still known, and
     # with it that of ∇Φ.
     growth = jnp.maximum(power_difference(w, omega, depth), jnp.finfo(problem.dtype).tiny)
-    beta = jnp.where(batch.still, kernel, batch.signs * growth)
+    # A block with label 0 stays at β = 0, and would follow its label as a kernel method does.
+    near_zero = kernel(problem, rule, alpha, depth).beta
+    beta = jnp.where(batch.still, near_zero, batch.signs * growth)
     beta_ref = batch.signs * power_difference(w_ref, omega_ref, depth)
     return _assemble(
         problem,

@@ -173,6 +173,35 @@ def test_a_block_with_label_zero_follows_its_label(mode):
         np.testing.assert_allclose(leaf[other], same, rtol=1e-9, atol=1e-12)
 
 
+KERNELS = {  # rule, depth, and the integral of dt/ε
+    "constant": (lambda: jms.SmoothedSign(0.2), 3, lambda t: t / 0.2),
+    "schedule": (
+        lambda: jms.SmoothedSign(lambda t: 0.2 * (1 + jnp.exp(-t))),
+        2,
+        lambda t: (np.log1p(np.exp(t)) - np.log(2)) / 0.2,
+    ),
+    "gradient descent": (jms.GradientDescent, 2, lambda t: t),
+}
+
+
+@each_mode
+@pytest.mark.parametrize("kind", KERNELS)
+def test_a_trajectory_with_label_zero_follows_its_label(kind, mode):
+    """To first order β is X⁺y (1 − exp(−2M Σx² α^{2M−2} ∫dt/ε)): a kernel method."""
+    rule, depth, clock = KERNELS[kind]
+    ts, alpha, x = np.array([0.0, 0.1, 0.4, 3, 20]), 0.3, X[0][X[0] != 0]
+
+    def flow(y):
+        at = PROBLEM.with_data(X, jnp.stack([y, -0.8]))
+        flow = jms.solve_trajectory(at, rule(), alpha, ts=ts, depth=depth)
+        return jnp.concatenate([flow.beta[:, X[0] != 0], flow.residual[:, :1]], axis=1)
+
+    gone = -np.expm1(-2 * depth * np.sum(x**2) * alpha ** (2 * depth - 2) * clock(ts))
+    assert gone[1] > 0.01 and gone[-1] > 0.5
+    expected = np.column_stack([np.outer(gone, x / np.sum(x**2)), gone - 1])
+    np.testing.assert_allclose(MODES[mode](flow, 0)(0.0), expected, rtol=1e-10, atol=1e-14)
+
+
 @each_mode
 def test_the_error_has_derivative_zero_where_it_is_zero(mode):
     assert values(mode)[EXACT, 1] <= 1e-14
@@ -238,6 +267,7 @@ def test_second_derivatives_in_epsilon(outer):
 
 GAUSSIAN = np.random.default_rng(8).normal(size=(3, 6))
 LABELS = np.array([1.0, -0.8, 0.5])
+DIRECTION = np.random.default_rng(9).normal(size=(3, 6))
 
 
 @each_mode
@@ -266,10 +296,11 @@ def test_derivatives_of_the_limit_of_gradient_descent(kind, mode):
 
 @cache
 def general_truth():
-    """β of a general X by `reference.general_limit`: its differences in y, log ε and log α."""
+    """β of a general X by `reference.general_limit`: differences in y, log ε, log α and X."""
 
-    def beta(y, log_epsilon, log_alpha):
-        return ref.general_limit(GAUSSIAN, y, np.exp(log_epsilon), np.exp(log_alpha))
+    def beta(y, log_epsilon, log_alpha, moved=0.0):
+        X = GAUSSIAN + moved * DIRECTION
+        return ref.general_limit(X, y, np.exp(log_epsilon), np.exp(log_alpha))
 
     args = [LABELS, np.log(0.1), np.log(0.05)]
     in_y = [
@@ -278,7 +309,8 @@ def general_truth():
     ]
     in_epsilon, _ = ref.derivative(lambda t: beta(args[0], t, args[2]), args[1], 0.1, 4)
     in_alpha, _ = ref.derivative(lambda t: beta(*args[:2], t), args[2], 0.1, 4)
-    return np.stack(in_y, axis=-1), in_epsilon, in_alpha
+    in_X, _ = ref.derivative(lambda t: beta(*args, t), 0.0, 0.05, 4)
+    return np.stack(in_y, axis=-1), in_epsilon, in_alpha, in_X
 
 
 @cache
@@ -288,14 +320,15 @@ def general_jacobians(mode):
 
     @jax.jit
     def jacobian(*args):
-        def functions(y, log_epsilon, log_alpha):
-            at, rule = problem.with_data(problem.X, y), jms.SmoothedSign(jnp.exp(log_epsilon))
+        def functions(y, log_epsilon, log_alpha, moved):
+            at = problem.with_data(problem.X + moved * DIRECTION, y)
+            rule = jms.SmoothedSign(jnp.exp(log_epsilon))
             limit = jms.solve_limit(at, rule, jnp.exp(log_alpha))
             return jnp.append(limit.beta, jms.kkt(at, limit).error ** 2)
 
-        return MODES[mode](functions, (0, 1, 2))(*args)
+        return MODES[mode](functions, (0, 1, 2, 3))(*args)
 
-    return jacobian(LABELS, np.log(0.1), np.log(0.05))
+    return jacobian(LABELS, np.log(0.1), np.log(0.05), 0.0)
 
 
 @each_mode

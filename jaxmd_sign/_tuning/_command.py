@@ -98,7 +98,8 @@ def print_tuning(numbers: dict[str, Any], title: str, console: Console) -> None:
         table.add_row("ε*", f"{epsilon:.7g}")
         table.add_row(name, f"{numbers['objective']:.6g}")
         table.add_row("slope of its smooth form in log ε", f"{gradient:.3g}")
-        table.add_row("curvature", f"{numbers['curvature']:.6g}")
+        if np.isfinite(numbers["curvature"]):  # not where a limit beside it failed
+            table.add_row("curvature", f"{numbers['curvature']:.6g}")
     else:
         table.add_row("ε*, least to largest", f"{epsilon.min():.6g} … {epsilon.max():.6g}")
         table.add_row(name, f"{numbers['objective']:.6g}")
