@@ -195,7 +195,8 @@ def kernel(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."], dep
         return data.gather(value, fill=1.0) if value.ndim else value
 
     start = jnp.broadcast_to(gather(alpha), data.x.shape)
-    rate = rule.map_epsilon(gather).unit_rate(jnp.ones_like(start), 0.0, start, depth)
+    one = jnp.ones_like(start)
+    rate = rule.map_epsilon(gather).unit_rate(one, 0 * one, start, depth)
     follow = data.x * start**depth * rate
     norm = jnp.sum(data.x * follow, axis=-1)
     return Kernel(follow * (problem.y / norm)[:, None], 2 * depth * norm)
@@ -219,11 +220,13 @@ def near_zero(
     clock = jnp.cumsum(steps * (pace @ (weights / 2)))  # t, but for an ε that changes with it
     beta, rate = kernel(problem, rule, alpha, depth)
     gone = -jnp.expm1(-clock[:, None] * rate)
-    start = problem.data.gather(jnp.broadcast_to(alpha, (problem.num_features,)))
+    data = problem.data
+    assert isinstance(data, Blocks)
+    start = data.gather(jnp.broadcast_to(alpha, (problem.num_features,)))
     still = problem.y == 0
     y, slope = jnp.where(still, problem.y, 0), 2 * depth * start ** (depth - 1)
     beta = jnp.where(still[:, None], beta, 0)
-    return gone[..., None] * beta / jnp.where(problem.data.mask, slope, 1), (gone - 1) * y
+    return gone[..., None] * beta / jnp.where(data.mask, slope, 1), (gone - 1) * y
 
 
 def _per_block(

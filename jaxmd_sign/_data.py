@@ -4,6 +4,7 @@ import csv
 import re
 import zipfile
 import zlib
+from numbers import Real
 from pathlib import Path
 
 import jax
@@ -86,8 +87,8 @@ def random_sparse_problem(
     n, d = _positive("num_examples", num_examples), _positive("num_features", num_features)
     if _positive("num_nonzero", num_nonzero) > d:
         raise ValueError(f"num_nonzero must be at most num_features = {d}, but is {num_nonzero}.")
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"noise must be at least 0 and finite, but is {noise}.")
+    if not isinstance(noise, Real) or not 0 <= noise < np.inf:
+        raise ValueError(f"noise must be at least 0 and finite, but is {noise!r}.")
     _check_key(key)
     X, truth, noisy = sparse_regression(key, n, d, num_nonzero, dtype)
     return Problem(X, X @ truth + noise * noisy)

@@ -54,7 +54,10 @@ def solve_dual(
         return (X * weights) @ X.T
 
     def scale(multiplier):
-        return amax(jnp.abs(X) @ jnp.abs(inverse_map(theta0 + X.T @ multiplier)) + jnp.abs(y))
+        # With what rounding does to θ: where δ is far above |β|, that is the most.
+        theta = theta0 + X.T @ multiplier
+        beta, moved = jax.jvp(inverse_map, (theta,), (theta,))
+        return amax(jnp.abs(X) @ (jnp.abs(beta) + jnp.abs(moved)) + jnp.abs(y))
 
     def newton(function, start):
         return _newton(function, curvature, scale, start)

@@ -22,7 +22,15 @@ from ._mirror import mirror_map
 from ._powers import counted, power_difference
 from ._problem import Blocks, Problem, matmul_precision, pull_back
 from ._results import RESULTS, check, combine, mask_failed, worst
-from ._solve import FOREVER, Outcome, SavesAt, Solved, differentiable, integrate
+from ._solve import (
+    FOREVER,
+    Outcome,
+    SavesAt,
+    Solved,
+    check_diffrax,
+    differentiable,
+    integrate,
+)
 from ._stages import Gated, TrackedSolver, stage_ends
 
 _NUM_TIMES = 201
@@ -107,6 +115,8 @@ def solve_trajectory(
         Array([0.6021, 0.3104], dtype=float64)
     """
     rule, alpha = prepare(problem, rule, alpha, depth)
+    check_diffrax("solver", solver, diffrax.AbstractAdaptiveSolver)
+    check_diffrax("adjoint", adjoint, diffrax.AbstractAdjoint)
     # Arrays, since floats would be constants of the program, and others be compiled anew.
     relative = np.asarray(usable_rtol(rtol, problem.dtype), problem.dtype)
     absolute = None if atol is None else np.asarray(usable_atol(atol), problem.dtype)

@@ -22,7 +22,7 @@ from ._powers import counted, power_difference
 from ._problem import Blocks, Dense, Problem, matmul_precision, pull_back
 from ._results import RESULTS, check, combine, mask_failed, worst
 from ._rules import AbstractRule, GradientDescent, SmoothedSign
-from ._solve import Outcome, differentiable
+from ._solve import Outcome, check_diffrax, differentiable
 
 _MOST_STEPS, _MOST_CHEAP_STEPS = 65536, 2**20
 
@@ -110,6 +110,7 @@ def solve_limit(
             "epsilon must be a number: the residual clock does not apply to a schedule. Use "
             "solve_trajectory."
         )
+    check_diffrax("adjoint", adjoint, diffrax.AbstractAdjoint)
     if reference not in ("start", "warmup"):
         raise ValueError(f'reference must be "start" or "warmup", but is {reference!r}.')
     if reference == "warmup" and isinstance(rule, GradientDescent):

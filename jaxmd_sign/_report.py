@@ -70,6 +70,8 @@ def sentence(result: RESULTS) -> str:
 def failures(report: dict[str, Any]) -> list[str]:
     """What failed, with the remedy: one sentence each."""
     outcomes = {"limit": report["result"], "stage times": report["trajectory"]["result"]}
+    if report["result"] == "successful" and not np.all(np.isfinite(report["minimizer"])):
+        outcomes["minimiser"] = sentence(RESULTS.dual_not_converged)
     case = f"epsilon = {report['epsilon']:g}, alpha = {report['alpha']:g}"
     return [
         f"{what} at {case}: {sentence}"

@@ -19,7 +19,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     not_finite = "The solution left the finite numbers. Scale the data nearer to 1, or use float64."
     dual_not_converged = (
         "Newton's method on the convex dual did not converge. X may be close to rank-deficient: "
-        "remove rows that nearly repeat others, or use float64."
+        "remove rows that nearly repeat others, or use float64. Or alpha is far above what "
+        "weights become: take a smaller one."
     )
     not_converged = (
         "The run took all its steps and has not converged: its residual is not small, or only just "

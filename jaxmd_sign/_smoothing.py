@@ -4,7 +4,7 @@ A smoothing brings the secant φ(z)/z, finite at 0, and a variable for the shrin
 which the residual clock is smooth. By default that is ψ_M(ω) (log ω for M = 2), which needs two
 to three times the steps where κω^{M−1} passes 1, and whose corner there a long step may overlook.
 `abs` has a better one, and for M = 2 `sqrt` and `tanh` as well. To add a smoothing, add a class
-here and its name to `SMOOTHINGS`; a user's own φ needs no class (`from_function`).
+here and its name to `SMOOTHINGS`; a user's own φ needs no class (`FromFunction`).
 """
 
 import abc
@@ -14,6 +14,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._omega import inverse_power_variable, inverse_shifted_power, power_variable, shifted_power
@@ -245,6 +246,34 @@ def as_smoothing(smoothing: str | Callable | AbstractSmoothing) -> AbstractSmoot
     if isinstance(smoothing, str) and smoothing in SMOOTHINGS:
         return SMOOTHINGS[smoothing]
     if callable(smoothing):
+        wrong = _what_is_wrong(smoothing)
+        if wrong:
+            raise ValueError(
+                "smoothing must be an odd, increasing function φ(z) of one number with φ'(0) > 0, "
+                f"but {wrong}."
+            )
         return FromFunction(smoothing)
     names = ", ".join(map(repr, SMOOTHINGS))
     raise ValueError(f"smoothing must be one of {names} or a function φ(z), but is {smoothing!r}.")
+
+
+def _what_is_wrong(phi: Callable) -> str | None:
+    """With a function as φ, as far as some points of it show."""
+    z = np.geomspace(1e-3, 1e3, 25)
+    try:
+        with jax.ensure_compile_time_eval():
+            slope = float(jax.grad(phi)(0.0))
+            above, below = (np.asarray(jax.vmap(phi)(side * z)) for side in (1, -1))
+    except (TypeError, ValueError) as error:
+        return "JAX cannot differentiate it: " + str(error).splitlines()[0].rstrip(".")
+    if not 0 < slope < np.inf:
+        return f"φ'(0) is {slope:g}"
+    odd = np.abs(above + below) <= 1e-3 * np.abs(above)
+    if not np.all(odd):
+        i = np.argmin(odd)
+        return f"φ({z[i]:.3g}) is {above[i]:.3g} and φ(−{z[i]:.3g}) is {below[i]:.3g}"
+    rising = np.diff(above) >= -1e-3 * np.abs(above[1:])
+    if not np.all(rising):
+        i = np.argmin(rising)
+        return f"it falls between {z[i]:.3g} and {z[i + 1]:.3g}"
+    return None

@@ -124,6 +124,12 @@ class SavesAt(diffrax.AbstractAdjoint):
         return self.adjoint.loop(saveat=saveat, init_state=init_state, **kwargs)
 
 
+def check_diffrax(name: str, value: object, kind: type) -> None:
+    """Refuse what is not of this kind of Diffrax's; None is."""
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} must be a diffrax.{kind.__name__}, but is {value!r}.")
+
+
 def differentiable(
     solve: Callable[[PyTree, diffrax.AbstractAdjoint], tuple[PyTree, Outcome]],
     system: PyTree,

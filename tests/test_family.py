@@ -563,6 +563,34 @@ def test_a_bad_schedule_is_named():
 # A smoothing of one's own.
 
 
+@pytest.mark.parametrize(
+    ("phi", "message"),
+    [
+        (lambda z: -z, r"φ'\(0\) is -1"),
+        (lambda z: 0 * z, r"φ'\(0\) is 0"),
+        (jnp.sin, "it falls between"),
+        (lambda z: z + z**2, "φ\\(.*\\) is .* and φ"),
+        (jnp.sqrt, r"φ'\(0\) is inf"),
+        (lambda z, epsilon: z, "JAX cannot differentiate it: .*argument"),
+        (lambda z: jnp.ones(2) * z, "JAX cannot differentiate it"),
+        (lambda z: "z", "JAX cannot differentiate it"),
+    ],
+    ids=["falls", "flat", "sine", "not odd", "not finite", "two arguments", "two numbers", "text"],
+)
+def test_a_function_that_is_no_smoothing_is_refused(phi, message):
+    with pytest.raises(ValueError, match="smoothing must be an odd, increasing .*" + message):
+        jms.SmoothedSign(0.1, phi)
+
+
+def test_a_smoothing_of_ones_own_is_made_inside_of_transformations():
+    def limit(epsilon, phi):
+        rule = jms.SmoothedSign(epsilon, phi)
+        return jms.solve_limit(jms.Problem([[1.3, 0.7]], [1.0]), rule, 0.05).beta
+
+    found = jax.jit(jax.vmap(lambda e: limit(e, jnp.arctan)))(jnp.array([0.1, 0.2]))
+    np.testing.assert_allclose(found[1], limit(0.2, jnp.arctan), rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_the_worked_example_of_a_smoothing(capsys):
     text = (Path(__file__).parents[1] / "docs" / "adding_a_smoothing.md").read_text("utf-8")

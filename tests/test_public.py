@@ -220,6 +220,25 @@ OTHER_KIND = {
     "variables": [lambda bad: jaxmd_sign.sweep(PROBLEM, 0.1, 0.05, variables=bad)],
     "rtol": [lambda bad: solve_limit(PROBLEM, SmoothedSign(0.1), 0.05, rtol=bad)],
     "atol": [lambda bad: solve_trajectory(PROBLEM, SmoothedSign(0.1), 0.05, atol=bad)],
+    "adjoint": [
+        lambda bad: solve_limit(PROBLEM, SmoothedSign(0.1), 0.05, adjoint=bad),
+        lambda bad: solve_trajectory(PROBLEM, SmoothedSign(0.1), 0.05, adjoint=bad),
+    ],
+    "solver": [lambda bad: solve_trajectory(PROBLEM, SmoothedSign(0.1), 0.05, solver=bad)],
+    "client": [lambda bad: jaxmd_sign.sweep(PROBLEM, 0.1, 0.05, client=bad)],
+    "noise": [lambda bad: jaxmd_sign.random_sparse_problem(jax.random.key(0), 3, 6, 2, bad)],
+    "smoothing": [lambda bad: SmoothedSign(0.1, bad)],
+    "objective": [
+        lambda bad: jaxmd_sign.tune_epsilon(PROBLEM, 0.05, objective=bad),
+        lambda bad: jaxmd_sign.tune_epsilon(PROBLEM, 0.05, objective=lambda limit: bad),
+        lambda bad: jaxmd_sign.tune_epsilon(PROBLEM, 0.05, objective=lambda *given: [bad]),
+    ],
+    "potentials": [
+        lambda bad: jaxmd_sign.explain(PROBLEM, limit().beta, potentials=bad),
+        lambda bad: jaxmd_sign.explain(PROBLEM, limit().beta, potentials={"own": bad}),
+        lambda bad: jaxmd_sign.explain(PROBLEM, limit().beta, potentials={"own": lambda b: [bad]}),
+        lambda bad: jaxmd_sign.explain(PROBLEM, limit().beta, potentials={"own": lambda a, b: a}),
+    ],
     "dtype": [lambda bad: jaxmd_sign.random_block_problem(jax.random.key(0), 3, dtype=bad)],
 }
 
@@ -232,7 +251,7 @@ def limit():
 def test_an_argument_of_another_kind_is_named(name, without_type_checks):
     for call in OTHER_KIND[name]:
         for bad in (3j, [{}]):
-            with pytest.raises(ValueError, match=rf"{name} (must|has) ") as caught:
+            with pytest.raises(ValueError, match=rf"{name}:? .*(must|has) ") as caught:
                 call(bad)
             assert "\n" not in str(caught.value)
 

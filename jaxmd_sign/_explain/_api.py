@@ -125,9 +125,10 @@ def _fixed(
 
 
 def _of_one_coordinate(phi: Any, dtype: Any) -> bool:
-    if not callable(phi):
+    try:
+        value = jax.eval_shape(phi, jax.ShapeDtypeStruct((), dtype))
+    except TypeError:  # no function, of more than one coordinate, or what it gives is no number
         return False
-    value = jax.eval_shape(phi, jax.ShapeDtypeStruct((), dtype))
     return getattr(value, "shape", None) == ()
 
 

@@ -122,6 +122,8 @@ def run_sweep(
 ) -> Outcome:
     """As `sweep`, with a report."""
     plan = make_plan(problem, epsilon, alpha, **arguments)
+    if client is not None and not hasattr(client, "submit"):
+        raise ValueError(f"client must be a dask.distributed.Client, but is {client!r}.")
     if store is None:
         return _run(plan, None, {}, client, progress)
     path = as_path("store", store, "the path of a Zarr store")

@@ -4,9 +4,11 @@ A norm has a kink where it is 0, which is where the best ε of one block is; hal
 not. Noise is judged in the objective itself, or in its root where that is the smooth thing.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -65,7 +67,7 @@ def as_objective(objective: str | Callable[[Problem, Limit], Array]) -> Objectiv
     """One of ours by name, or a user's function (problem, limit) to a scalar."""
     if isinstance(objective, str) and objective in OBJECTIVES:
         return OBJECTIVES[objective]
-    if not callable(objective):
+    if not callable(objective) or not _takes_two(objective):
         names = ", ".join(map(repr, OBJECTIVES))
         raise ValueError(
             f"objective must be one of {names} or a function of problem and limit, but is "
@@ -73,9 +75,22 @@ def as_objective(objective: str | Callable[[Problem, Limit], Array]) -> Objectiv
         )
 
     def smooth(problem: Problem, limit: Limit):
-        value = jnp.asarray(objective(problem, limit))
+        value = objective(problem, limit)
+        if not eqx.is_array_like(value):
+            raise ValueError(f"objective must return a scalar, but gives {value!r}.")
+        value = jnp.asarray(value)
         if value.shape != ():
             raise ValueError(f"objective must return a scalar, but its shape is {value.shape}.")
         return value, jnp.abs(value)
 
     return Objective(smooth, _same, _same)
+
+
+def _takes_two(function: Callable) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # of a built-in, which does not say
+        return True
+    return True
