@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from jaxmd_sign import _report
 from jaxmd_sign._cli import main
 
 EXAMPLE = "example.csv"
@@ -83,6 +84,14 @@ def test_failed_solve_names_case_and_remedy(capsys):
     assert report["result"].startswith("The maximum number of solver steps was reached.")
     assert err.count("\n") == 1 and "Try increasing `max_steps`" in err
     assert "example.csv: limit at epsilon = 0.1, alpha = 0.05" in err
+
+
+def test_a_minimizer_that_was_not_found_is_a_failure(folder, monkeypatch, capsys):
+    lost = np.full(2, np.nan)
+    monkeypatch.setattr(_report, "bregman_minimizer", lambda problem, limit: lost)
+    assert main(["limit", *CASE]) == 1
+    _, err = capsys.readouterr()
+    assert "minimiser at epsilon = 0.1, alpha = 0.05: Newton's method" in err
 
 
 def test_warnings_are_one_line(folder, capsys):

@@ -176,6 +176,23 @@ def test_the_minimizer_of_blocks_is_that_of_the_reference(reference):
         np.testing.assert_allclose(case.minimizer, truth, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("alpha", [100.0, 1000.0, 10_000.0])
+def test_the_minimizer_is_found_where_alpha_is_far_above_beta(alpha):
+    """Rounding in θ, of size α, is then α² eps in β: more than any rounding in β itself."""
+    x, y = np.array([1.3, 0.7]), 1.0
+    problem = jms.Problem(x[None], [y])
+    limit = jms.solve_limit(problem, jms.SmoothedSign(0.01), alpha)
+    omega = np.sqrt(limit.potential.delta)
+    # Σ x ((α + xν)² − ω²) = y, a quadratic in ν, without cancellation
+    lack = y - np.sum(x * (alpha - omega) * (alpha + omega))
+    a, b = np.sum(x**3), 2 * alpha * np.sum(x**2)
+    theta = alpha + x * 2 * lack / (b + np.sqrt(b**2 + 4 * a * lack))
+    truth, rounding = (theta - omega) * (theta + omega), 1e-15 * alpha**2
+    minimizer = jms.bregman_minimizer(problem, limit)
+    np.testing.assert_allclose(minimizer, truth, rtol=1e-12, atol=rounding)
+    assert jms.bregman_gap(problem, limit) > 0
+
+
 @pytest.mark.parametrize("factor", [3.0, 10.0])
 @pytest.mark.parametrize("delta", [0.0, 0.5])
 def test_the_minimizer_copes_with_a_reference_beyond_the_label(factor, delta):
