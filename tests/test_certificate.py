@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 from rich.cells import cell_len
+from rich.console import Console
 
 from jaxmd_sign import Problem, certify, load_problem
 from jaxmd_sign._certificate import _block_case, _command, _general, _measured
@@ -17,6 +18,7 @@ from jaxmd_sign._certificate._formulas import SOURCE
 from jaxmd_sign._certificate._measured import measure, solve_blocks
 from jaxmd_sign._certificate._path import Effort
 from jaxmd_sign._certificate._random_cases import certify_instances, draw_blocks
+from jaxmd_sign._certificate._report import print_certificate, verdict
 from jaxmd_sign._cli import main
 from jaxmd_sign._mirror import HyperbolicEntropy, PowerPotential
 from jaxmd_sign._results import RESULTS
@@ -299,6 +301,15 @@ def test_table_and_html(folder, capsys):
     assert page.count("<svg") == 3 and "Corollary 3.10" in page
     loaded = page.replace("http://www.w3.org/", "")
     assert "http" not in loaded and "src=" not in loaded
+
+
+def test_no_word_or_number_of_the_table_is_cut(capsys, monkeypatch, many):
+    """Of 82 columns the last two were lost: 2.7e-1 for 2.7e-11."""
+    monkeypatch.setenv("COLUMNS", "80")
+    print_certificate(many, "many instances", Console())
+    words = capsys.readouterr().out.split()
+    said = [verdict(many), *(row.detail for row in many.claims)]
+    assert [word for text in said for word in text.split() if word not in words] == []
 
 
 def test_the_worst_instance_is_saved_and_read_back(folder, capsys, monkeypatch, untuned, many):
