@@ -47,7 +47,7 @@ def verdict(certificate: Certificate) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2e}" if np.isfinite(value) else "–"
+    return f"{value + 0.0:.2e}" if np.isfinite(value) else "–"  # + 0: no −0
 
 
 def write_worst(certificate: Certificate, path: str, claim: str | None) -> None:
