@@ -223,6 +223,13 @@ def test_a_folder_in_the_way_of_a_figure(folder):
     assert [path.name for path in (folder / "figures").iterdir()] == ["b.png"]
 
 
+def test_the_module_is_the_command_line():
+    command = [sys.executable, "-m", "jaxmd_sign", "limit", "--data", "none.csv", *CASE[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jaxmd-sign: none.csv: does not exist")
+
+
 @pytest.mark.parametrize("out", ["file", "file/inside"])
 def test_output_folder_that_cannot_be_written(out, folder, capsys):
     (folder / "file").write_text("in the way")
