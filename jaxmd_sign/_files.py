@@ -1,5 +1,6 @@
 """Files that people ask for: looked at before the work, and whole when they appear."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,8 +13,13 @@ def check_file(name: str, path: str | None, *suffixes: str) -> None:
         return
     if Path(path).suffix.lower() not in suffixes:
         raise ValueError(f"{name} must end in {', '.join(suffixes)}, but is {path}.")
-    if not Path(path).absolute().parent.is_dir():
+    file = Path(path).absolute()
+    if not file.parent.is_dir():
         raise ValueError(f"{name}: the folder of {path} does not exist. Make it first.")
+    if file.is_dir():
+        raise ValueError(f"{name}: {path} is a folder. Give the name of a file.")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(f"{name}: cannot write {path} ({os.strerror(errno.EACCES)}).")
 
 
 def fill_folder(out: str | Path, write: Callable[[Path], None]) -> list[Path]:
@@ -31,6 +37,9 @@ def fill_folder(out: str | Path, write: Callable[[Path], None]) -> list[Path]:
     with draft as name:
         write(Path(name))
         written = sorted(Path(name).iterdir())
+        for path in written:
+            if (folder / path.name).is_dir():
+                raise ValueError(f"out: {folder / path.name} is a folder. Choose another.")
         for path in written:
             os.replace(path, folder / path.name)
     return [folder / path.name for path in written]

@@ -120,8 +120,9 @@ def sparse_report(numbers: dict[str, Any]) -> str:
         for i in (0, -1):
             at = f"α = {alpha:g}, ε = {epsilons[i]:g}"
             lines.append(row("smoothed sign descent", at, "smoothed_sign", (every, i, k)))
-        key = "gradient_descent_same_alpha"
-        lines.append(row("gradient descent", f"α = {alpha:g}", key, (every, k)))
+        if alpha not in alphas[[0, -1]]:  # those have their rows
+            key = "gradient_descent_same_alpha"
+            lines.append(row("gradient descent", f"α = {alpha:g}", key, (every, k)))
     for k, name in enumerate(numbers["norm_names"]):
         lines.append(row(f"least {name} norm", "", "norm", (every, k)))
     lines += ["", *(f"- {sentence}" for sentence in _findings(numbers)), ""]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 from rich.cells import cell_len
+from rich.console import Console
 
 from jaxmd_sign import Problem, certify, load_problem
 from jaxmd_sign._certificate import _block_case, _command, _general, _measured
@@ -16,7 +17,10 @@ from jaxmd_sign._certificate._claims import BLOCK_CLAIMS, CLAIMS
 from jaxmd_sign._certificate._formulas import SOURCE
 from jaxmd_sign._certificate._measured import measure, solve_blocks
 from jaxmd_sign._certificate._path import Effort
+from jaxmd_sign._certificate._plot import draw_margins
 from jaxmd_sign._certificate._random_cases import certify_instances, draw_blocks
+from jaxmd_sign._certificate._report import print_certificate, verdict
+from jaxmd_sign._certificate._verdicts import Row
 from jaxmd_sign._cli import main
 from jaxmd_sign._mirror import HyperbolicEntropy, PowerPotential
 from jaxmd_sign._results import RESULTS
@@ -301,6 +305,43 @@ def test_table_and_html(folder, capsys):
     assert "http" not in loaded and "src=" not in loaded
 
 
+def test_no_word_or_number_of_the_table_is_cut(capsys, monkeypatch, many):
+    """Of 82 columns the last two were lost: 2.7e-1 for 2.7e-11."""
+    monkeypatch.setenv("COLUMNS", "80")
+    print_certificate(many, "many instances", Console())
+    words = capsys.readouterr().out.split()
+    said = [verdict(many), *(row.detail for row in many.claims)]
+    assert [word for text in said for word in text.split() if word not in words] == []
+
+
+def row(claim, holds, margin, violations=0):
+    return Row(claim, "words", holds, margin, "", 1, violations)
+
+
+def test_a_failed_assumption_is_not_drawn_as_a_violation():
+    rows = [
+        row("Assumption 3.2", True, 1.0),
+        row("Assumption 3.3", False, -1.0),
+        row("Lemma A.1", True, 1e-3),
+        row("Lemma A.2", False, -0.1, violations=1),
+    ]
+    figure = draw_margins(rows, SLACK)
+    (axes,) = figure.axes
+    dots = [line for line in axes.lines if line.get_marker() != "None"]
+    colors = {height: line.get_color() for line in dots for height in line.get_ydata()}
+    bottom_up = [colors[height] for height in range(4)]
+    assert bottom_up[2] == bottom_up[3] and len(set(bottom_up)) == 3
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words[1:] == ["claim", "violated claim", "assumption: negative where it fails"]
+
+
+def test_a_margin_of_minus_zero_is_zero(inside, capsys):
+    zero = replace(inside, claims=[row("Lemma A.1", True, -0.0)])
+    print_certificate(zero, "one case", Console())
+    assert "0.00e+00" in (out := capsys.readouterr().out) and "-0.00e+00" not in out
+
+
 def test_the_worst_instance_is_saved_and_read_back(folder, capsys, monkeypatch, untuned, many):
     monkeypatch.setattr(_command, "certify_random", lambda *_, **__: many)
     args = ["certify", "--random", "256", "--seed", "3", "--out", "w.npz"]
@@ -330,7 +371,7 @@ def test_the_worst_instance_is_saved_and_read_back(folder, capsys, monkeypatch, 
             ("--data", "example.csv", "--epsilon", "-1", "--alpha", "0.1"),
             "epsilon must be positive",
         ),
-        (("--random", "0"), "number of instances must be a whole number of at least 1"),
+        (("--random", "0"), "random must be a whole number of at least 1"),
         (("--random", "3", "--seed", "-1"), "seed must be a whole number of at least 0"),
         (("--random", "3", "--epsilon", "1"), "--random draws data, epsilon and alpha itself"),
         ((*CASE, "--out", "w.npz"), "belong to --random N"),

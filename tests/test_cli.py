@@ -1,6 +1,7 @@
 """The command line: exit status, one line for bad input, strict JSON, tables of 80 columns."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -183,6 +184,61 @@ def test_exit_status_reaches_the_shell():
     assert done.stderr.startswith("jaxmd-sign: none.csv: does not exist")
 
 
+WRITERS = {
+    "explain": (*CASE, "--plot", "d.png"),
+    "tune": (*CASE[:2], *CASE[4:], "--plot", "d.png"),
+    "sweep": (*CASE, "--out", "s.zarr", "--plot", "d.png"),
+    "certify": (*CASE, "--html", "d.html"),
+    "certify --random": ("--random", "2", "--out", "d.npz"),
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_files_that_cannot_be_written_are_found_before_the_work(what, folder, monkeypatch, capsys):
+    def work(*_, **__):
+        raise AssertionError("this takes a while")
+
+    for module, function in (
+        ("_explain._command", "solve_limit"),
+        ("_tuning._command", "tune_epsilon"),
+        ("_sweep._command", "run_sweep"),
+        ("_certificate._command", "certify"),
+        ("_certificate._command", "certify_random"),
+    ):
+        monkeypatch.setattr(f"jaxmd_sign.{module}.{function}", work)
+    args = [what.partition(" ")[0], *WRITERS[what]]
+    file = folder / args[-1]
+    file.mkdir()
+    assert main(args) == 2
+    assert f"{args[-2][2:]}: {file.name} is a folder" in complaint(capsys)
+    file.rmdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder)  # root may write anywhere
+    assert main(args) == 2
+    assert f"{args[-2][2:]}: cannot write {file.name} (Permission denied)" in complaint(capsys)
+    assert {path.name for path in folder.iterdir()} == {EXAMPLE}
+
+
+def test_a_folder_in_the_way_of_a_figure(folder):
+    from jaxmd_sign._files import fill_folder
+
+    (folder / "figures" / "b.png").mkdir(parents=True)
+
+    def write(draft):
+        for name in ("a.png", "b.png"):
+            (draft / name).touch()
+
+    with pytest.raises(ValueError, match=r"out: figures/b\.png is a folder"):
+        fill_folder("figures", write)
+    assert [path.name for path in (folder / "figures").iterdir()] == ["b.png"]
+
+
+def test_the_module_is_the_command_line():
+    command = [sys.executable, "-m", "jaxmd_sign", "limit", "--data", "none.csv", *CASE[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jaxmd-sign: none.csv: does not exist")
+
+
 @pytest.mark.parametrize("out", ["file", "file/inside"])
 def test_output_folder_that_cannot_be_written(out, folder, capsys):
     (folder / "file").write_text("in the way")
@@ -213,6 +269,11 @@ def test_failed_figure_has_status_1_and_leaves_nothing(folder, monkeypatch, caps
             "claim must be one of Proposition 3.4",
         ),
         (("sweep", *CASE[:2], "--epsilon", "0.1:1:1", "--alpha", "1", "--out", "s.zarr"), "LO:HI"),
+        (("sweep", *CASE, "--out", ""), "out must be the path of a Zarr store, but is empty"),
+        (("sweep", *CASE, "--out", "."), ". is a folder of other things. Give the path of a new"),
+        (("status", ""), "store must be the path of a store that sweep wrote, but is empty"),
+        (("train", *CASE[:2], "--steps", "0"), ": steps must be a positive whole number"),
+        (("certify", "--random", "0"), ": random must be a whole number of at least 1"),
         (("tune", *CASE[:2], "--alpha", "1", "--epsilon0", "5", "--bounds", "0.1:1"), "outside"),
         (("limit", *CASE, "--max-steps", str(10**20)), "max_steps must be below 2^31"),
     ],

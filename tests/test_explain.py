@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 import jaxmd_sign as jms
 from jaxmd_sign._cli import main
+from jaxmd_sign._explain._plot import draw_explanation
 from jaxmd_sign._explain._potentials import FromFunction, PowerNorm
 from jaxmd_sign._mirror import inverse_mirror_map, mirror_map
 
@@ -249,10 +250,39 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 
 def test_every_point_of_the_plot_is_inside():
     """ℓ₁ was above the top: the curve begins beside p = 1."""
-    from jaxmd_sign._explain._plot import draw_explanation
-
     limit = jms.solve_limit(REAL, jms.SmoothedSign(0.1), 0.05, rtol=1e-5)
     axes = draw_explanation(jms.explain(REAL, limit.beta, alpha=0.05)).axes[0]
     low, high = axes.get_ylim()
     points = [line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
     assert len(points) == 4 and low < min(points) < max(points) < high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "epsilon"), [("blocks:3x2:7", 1e-3), (str(DATA), 0.1)])
+def test_no_line_runs_through_a_name(data, epsilon):
+    """The frame struck p = 3 through, a level ℓ₂."""
+    problem = jms.load_problem(data)
+    limit = jms.solve_limit(problem, jms.SmoothedSign(epsilon), 0.05, rtol=1e-5)
+    figure = draw_explanation(jms.explain(problem, limit.beta, alpha=0.05))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert len(axes.texts) == 4
+    for text in axes.texts:
+        (left, low), (right, high) = text.get_window_extent().get_points()
+        frame = axes.bbox
+        assert frame.x0 < left and right < frame.x1 and frame.y0 < low and high < frame.y1
+        for line in axes.lines:
+            x, y = line.get_transform().transform(line.get_xydata()).T
+            beside = np.interp([left, (left + right) / 2, right], x, y, left=np.nan, right=np.nan)
+            assert not np.any((low < beside) & (beside < high)), (text, line)
+
+
+def test_a_potential_has_its_colour_whatever_its_rank(descent):
+    backwards = descent._replace(rows=descent.rows[::-1])
+    looks = [
+        {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axes.lines}
+        for axes in (draw_explanation(one).axes[0] for one in (descent, backwards))
+    ]
+    for name in ("hyperbolic entropy", "hyperbolic entropy, fitted"):
+        assert looks[0][name] == looks[1][name]
+    assert looks[0]["hyperbolic entropy"] != looks[0]["hyperbolic entropy, fitted"]

@@ -1,9 +1,11 @@
 """The explorer's page in a real, headless Chromium: whatever can be moved moves something."""
 
+import contextlib
 import os
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
@@ -53,6 +55,12 @@ def address(store):
 
 @pytest.fixture
 def page(browser, address):
+    with opened(browser, address) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def opened(browser, address):
     """The page with its first answer; whatever goes wrong in it fails the test."""
     context = browser.new_context(viewport=SIZE, color_scheme="light")
     page = context.new_page()
@@ -71,6 +79,12 @@ def page(browser, address):
     assert wrong == []
     assert asked
     assert all(url.startswith(f"{address}/") for url in asked)
+
+
+@contextlib.contextmanager
+def of_store(browser, path):
+    with serving(str(path)) as port, opened(browser, f"http://127.0.0.1:{port}") as page:
+        yield page
 
 
 def drawn(page, name):
@@ -160,9 +174,11 @@ def test_a_click_on_the_map_shows_that_case(page, store):
     with xr.open_zarr(store) as dataset:
         case = dataset.kkt_error[14, 6].load()
     assert value(number) == pytest.approx(case.item(), rel=1e-5)
-    assert float(page.locator("#epsilon").input_value()) == case.epsilon.item()
-    assert float(page.locator("#alpha").input_value()) == case.alpha.item()
-    assert page.locator("#heat rect.chosen").count() == 1
+    for name in ("epsilon", "alpha"):
+        there = float(page.locator(f"#{name}").input_value())
+        assert there == pytest.approx(case[name].item(), rel=1e-3)
+        assert float(page.locator(f"#{name}").get_attribute("title")) == case[name].item()
+    assert page.locator("#heat rect.chosen").count() == 1  # the same to the last digit
     SHOTS.mkdir(exist_ok=True)
     page.mouse.move(0, 0)
     page.locator("#time").fill("620")
@@ -178,3 +194,42 @@ def test_a_failed_cell_is_shown_as_failed(page):
     click(page, 4, 9)
     page.wait_for_selector("#cell.wrong:has-text('max_steps_reached')")
     assert not re.search("KKT error", text(page, "cell"))
+
+
+def test_numbers_of_a_store_fit_their_boxes_and_lose_no_digit(browser, tmp_path):
+    x, y = (-0.0012345678901234567, 0.7654321098765432), 0.3333333333333333
+    jms.sweep(jms.Problem([x], [y]), [0.1], [0.05], store=tmp_path / "s.zarr")
+    asked = []
+    with of_store(browser, tmp_path / "s.zarr") as page:
+        page.on("request", lambda request: asked.append(request.url))
+        page.wait_for_selector("#x1[title]:not([title=''])")
+        for name, number in zip(("x1", "x2", "y"), (*x, y), strict=True):
+            box = page.locator(f"#{name}")
+            assert float(box.input_value()) == pytest.approx(number, rel=1e-3)
+            assert float(box.get_attribute("title")) == number
+            assert box.evaluate("box => box.scrollWidth <= box.clientWidth"), name
+        page.locator("#epsilon").fill("0.2")
+        page.wait_for_selector("#status[data-milliseconds]")
+        page.wait_for_timeout(300)
+        sent = parse_qs(urlparse(asked[-1]).query)
+        assert [float(sent[name][0]) for name in ("x1", "x2", "y")] == [*x, y]
+        page.locator("#x2").fill("0.5")  # what is typed counts from then on
+        page.wait_for_timeout(300)
+        assert parse_qs(urlparse(asked[-1]).query)["x2"] == ["0.5"]
+
+
+def test_a_general_store_promises_no_flow_of_its_own(browser, tmp_path):
+    problem = jms.Problem([[1.0, 0.5, 0.2], [0.3, -1.0, 0.4]], [1.0, 0.5])
+    jms.sweep(problem, [0.1, 0.2], [0.1], store=tmp_path / "s.zarr", rtol=1e-3)
+    with of_store(browser, tmp_path / "s.zarr") as page:
+        assert "the flow is that of x and y at the left" in text(page, "cell")
+        assert "its flow" not in text(page, "cell")
+
+
+def test_nothing_runs_out_of_a_narrow_page(page):
+    page.set_viewport_size({"width": 420, "height": 900})
+    page.locator("#time").fill("617")
+    for name in ("#now", "#controls", "#heat", "#curve"):
+        box, card = page.locator(name).bounding_box(), page.locator("main").bounding_box()
+        assert box["x"] + box["width"] <= card["x"] + card["width"], name
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420

@@ -222,6 +222,9 @@ def test_files_of_sparse_regression(sparse, tmp_path):
     save(draw("sparse", sparse), tmp_path / "sparse")
     assert b"/Type3" not in (tmp_path / "sparse.pdf").read_bytes()
     report = sparse_report(sparse)
+    assert report.count("| gradient descent | α = 0.05 |") == 1
+    at_an_end = sparse_report(sparse | {"alpha_smoothed_sign": np.array([1e-3])})
+    assert at_an_end.count("| gradient descent | α = 0.001 |") == 1
     table = [line for line in report.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
     assert len(table) == 2 + 2 + 3 + 2  # head, GD's ends, one α, two norms

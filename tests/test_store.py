@@ -18,6 +18,8 @@ import xarray as xr
 import jaxmd_sign as jms
 from jaxmd_sign._cli import main
 from jaxmd_sign._sweep import _api, _run, _store
+from jaxmd_sign._sweep._api import Outcome
+from jaxmd_sign._sweep._command import summary
 from jaxmd_sign._sweep._manifest import read_manifest, read_marks
 from jaxmd_sign._sweep._plan import Chunk
 from jaxmd_sign._sweep._status import status
@@ -292,6 +294,15 @@ def test_failed_cases_are_named_after_everything_else_stands(folder, solves, cap
     report = json.loads(capsys.readouterr().out)
     assert (report["done"], report["failed"], report["to_do"]) == (4, {"max_steps_reached": 8}, 0)
     assert main(["sweep", *CASE, "--out", "s.zarr"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("cases", "seconds", "words"),
+    [(5, 14.0, "0.357"), (50, 1.0, "50"), (99_960, 1e3, "100"), (5 * 10**6, 2.0, "2,500,000")],
+)
+def test_slow_sweeps_have_a_speed_too(cases, seconds, words, without_type_checks):
+    outcome = Outcome(None, None, {"cases": cases, "failed": {}}, cases, seconds)
+    assert summary(outcome).endswith(f" s, {words} cases/s")
 
 
 @pytest.mark.parametrize("alpha", ["0.05", "0.01:0.5:20"])

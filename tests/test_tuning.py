@@ -377,4 +377,19 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         assert main([*case, *wrong]) == 2
         assert words in capsys.readouterr().err
     assert main([*case, "--max-steps", "3"]) == 1
-    assert "max_steps" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "max_steps" in err and "nan" not in out
+
+
+def test_command_line_where_no_epsilon_is_best(tmp_path, monkeypatch, capsys):
+    """As other results with NaN it has status 1; what would be true at ε* is not said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    case = ["tune", "--data", "blocks:2x1:7", "--alpha", "0.05", "--plot", "flat.png"]
+    assert main(case) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("jaxmd-sign: blocks:2x1:7: The objective does not depend on epsilon")
+    assert err.count("\n") == 1  # and no warning of matplotlib
+    last = {line.split()[0]: line.split()[-1] for line in out.splitlines() if line.strip()}
+    assert last["ε*"] == last["kkt_error"] == last["curvature"] == last["Assumption"] == "–"
+    assert "nan" not in out and "does not depend on epsilon" in out

@@ -118,7 +118,7 @@ def certify_random(num: int, seed: int, *, outside: bool = False) -> Certificate
 
     **Raises:** `ValueError` for bad arguments, or if JAX's 64-bit mode is off.
     """
-    for name, value, least in (("number of instances", num, 1), ("seed", seed, 0)):
+    for name, value, least in (("random", num, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, but is {value}.")
     _needs_float64()

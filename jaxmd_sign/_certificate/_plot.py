@@ -13,9 +13,17 @@ from matplotlib.ticker import SymmetricalLogLocator
 
 from .._figures import _COLORS, _DASHES, _GREY, _SHADE, _STYLE, _WIDTH
 from . import _bounds
+from ._claims import ASSUMPTIONS, MISSING
 from ._verdicts import Row
 
-_FALSE = "#D55E00"
+_ASSUMED = {MISSING[number] for number in ASSUMPTIONS}
+_LOOKS: dict[str, dict[str, Any]] = {
+    "claim": {"marker": "o", "ms": 3.7, "color": _COLORS[0]},
+    "violated claim": {"marker": "o", "ms": 3.7, "color": _COLORS[3]},
+    "assumption: negative where it fails": {
+        "marker": "s", "ms": 4, "mfc": "white", "color": _GREY
+    },
+}  # fmt: skip
 _SPELLED: dict[Any, Any] = _STYLE | {"font.family": ["STIXGeneral", "DejaVu Sans"]}  # U₀, T₁
 
 
@@ -25,21 +33,32 @@ def draw_margins(rows: Sequence[Row], slack: float) -> Figure:
     with mpl.rc_context(_SPELLED):
         figure = Figure(figsize=(_WIDTH, 0.19 * len(shown) + 0.8), layout="constrained")
         axes = figure.subplots()
-        colors = [_FALSE if row.violations else _COLORS[0] for row in shown]
         axes.axvspan(-slack, slack, color=_SHADE, lw=0, label="slack for rounding")
-        places, margins = np.arange(len(shown)), [row.margin for row in shown]
-        axes.hlines(places, 0, margins, colors=colors, lw=1.3)
-        axes.scatter(margins, places, c=colors, s=14, zorder=3)
-        axes.set_yticks(places, [row.claim for row in shown])
+        kinds = np.array([_kind(row) for row in shown])
+        margins = np.array([row.margin for row in shown])
+        for kind, look in _LOOKS.items():
+            places = np.flatnonzero(kinds == kind)
+            if places.size:
+                axes.hlines(places, 0, margins[places], colors=look["color"], lw=1.3)
+                points = {"ls": "none", "zorder": 3, "clip_on": False}
+                axes.plot(margins[places], places, label=kind, **points, **look)
+        axes.set_yticks(np.arange(len(shown)), [row.claim for row in shown])
         axes.axvline(0, color=_GREY, lw=0.7)
         axes.set_xscale("symlog", linthresh=slack)
         locator = SymmetricalLogLocator(base=10, linthresh=slack)
         locator.set_params(numticks=10)
         axes.xaxis.set_major_locator(locator)
         axes.set_ylim(-0.7, len(shown) - 0.3)
-        axes.set_xlabel("smallest margin: negative beyond the slack is a violation")
-        figure.legend(loc="outside lower right")
+        axes.set_xlabel("smallest margin: of a claim, negative beyond the slack is a violation")
+        figure.legend(loc="outside lower right", ncols=2)
     return figure
+
+
+def _kind(row: Row) -> str:
+    """Where an assumption fails nothing is violated: the claims that need it do not apply."""
+    if row.claim in _ASSUMED:
+        return "assumption: negative where it fails"
+    return "violated claim" if row.violations else "claim"
 
 
 def draw_stages(evidence: dict[str, Any]) -> Figure:

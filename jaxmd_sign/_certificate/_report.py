@@ -20,7 +20,7 @@ def print_certificate(certificate: Certificate, title: str, console: Console) ->
     console.print(f"[bold]Claims of the source[/bold] on {title}", highlight=False)
     many = "instances" in certificate.case
     table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("claim", min_width=23)
+    table.add_column("claim", width=23)  # min_width is added on top of 80 columns
     table.add_column("holds", justify="right")
     table.add_column("margin", justify="right")
     if many:
@@ -47,7 +47,7 @@ def verdict(certificate: Certificate) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2e}" if np.isfinite(value) else "–"
+    return f"{value + 0.0:.2e}" if np.isfinite(value) else "–"  # + 0: no −0
 
 
 def write_worst(certificate: Certificate, path: str, claim: str | None) -> None:

@@ -112,6 +112,7 @@ class Train:
 
         from rich.console import Console
 
+        from .._checks import usable_steps
         from .._data import load_problem
         from .._optimizers._command import failures, print_training, train_report
         from .._report import to_json
@@ -119,8 +120,8 @@ class Train:
         options = asdict(self)
         for name in ("data", "label", "json", "study", "out"):
             del options[name]
-        problem, steps = load_problem(self.data, self.label), options.pop("steps")
-        report = train_report(problem, num_steps=steps, **options)
+        steps = usable_steps(options.pop("steps"), "steps")
+        report = train_report(load_problem(self.data, self.label), num_steps=steps, **options)
         if self.json:
             print(to_json({"data": self.data} | report))
         else:

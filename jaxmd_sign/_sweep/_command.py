@@ -1,5 +1,6 @@
 """`jaxmd-sign sweep`: from words to a sweep into a store, and back to a line of words."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ from .._figures import save_plot
 from .._problem import Problem
 from ._api import MAX_STEPS, Outcome, run_sweep
 from ._cluster import cluster
+from ._manifest import _BOOKS
 from ._plot import check_plot, draw_sweep
+from ._progress import rate
 from ._status import failures
 from ._variables import CODES
 
@@ -30,6 +33,7 @@ def sweep_command(
 ) -> tuple[str, str | None]:
     """Sweep and plot: the line that sums it up, and what failed (None: nothing did)."""
     names = None if variables is None else [name.strip() for name in variables.split(",")]
+    _check_out(out)
     check_plot(figure, names)
     axes = values("epsilon", epsilon), values("alpha", alpha)
     settings |= {"variables": names, "product": True}
@@ -39,6 +43,21 @@ def sweep_command(
     if figure is not None:
         save_plot(lambda: draw_sweep(outcome.dataset), figure)
     return summary(outcome), complaint(outcome)
+
+
+def _check_out(out: str) -> None:
+    """A folder of other things is refused in the words of who wants a new store."""
+    if not out:
+        raise ValueError("out must be the path of a Zarr store, but is empty.")
+    if _holds_other_things(Path(out)):
+        raise ValueError(f"out: {out} is a folder of other things. Give the path of a new store.")
+
+
+def _holds_other_things(path: Path) -> bool:
+    try:
+        return path.is_dir() and any(path.iterdir()) and not (path / _BOOKS).exists()
+    except OSError:  # who opens the store says what is wrong
+        return False
 
 
 def values(name: str, text: str) -> np.ndarray:
@@ -67,7 +86,7 @@ def summary(outcome: Outcome) -> str:
     if outcome.solved < total:
         line += f", {total - outcome.solved:,} of them there before"
     if outcome.solved:
-        line += f", {outcome.seconds:.1f} s, {outcome.solved / outcome.seconds:,.0f} cases/s"
+        line += f", {outcome.seconds:.1f} s, {rate(outcome.solved, outcome.seconds)}"
     return line
 
 

@@ -29,9 +29,15 @@ class Progress:
         """Count a chunk that is solved."""
         self.new, self.failed = self.new + cases, self.failed + failed
         if self.bar is not None:
-            speed = f"{self.new / (time.perf_counter() - self.start):,.0f} cases/s"
+            speed = rate(self.new, time.perf_counter() - self.start)
             failures = f"[red]{self.failed:,} failed" if self.failed else ""
             self.bar.update(self.task, advance=cases, speed=speed, failures=failures)
+
+
+def rate(cases: int, seconds: float) -> str:
+    """Cases/s with three digits where there are fewer than a hundred."""
+    per_second = cases / seconds
+    return f"{per_second:{',.0f' if per_second >= 100 else '.3g'}} cases/s"
 
 
 def _bar(show: bool | None) -> Any:

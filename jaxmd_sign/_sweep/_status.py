@@ -8,6 +8,8 @@ from ._manifest import in_words, read_manifest, read_marks, total
 
 def status(store: str | Path) -> dict[str, Any]:
     """Cases done, failed by reason and to do, and how they are solved."""
+    if not str(store):
+        raise ValueError("store must be the path of a store that sweep wrote, but is empty.")
     path = Path(store)
     manifest, solved = read_manifest(path), total(read_marks(path).values())
     failed = sum(solved["failed"].values())

@@ -9,16 +9,14 @@ from .._assumptions import check_assumptions
 from .._figures import PLOT_KINDS, save_plot
 from .._files import check_file
 from .._problem import Problem
-from .._report import number_table, sentence
+from .._report import format_number, number_table, sentence
 from .._results import RESULTS
 from .._sweep._api import sweep
 from ._api import tune_epsilon
 from ._plot import ADAM, draw_tuning
 from ._tune import Tuning
 
-_ANSWERS = (
-    RESULTS.flat_objective, RESULTS.at_lower_bound, RESULTS.at_upper_bound, RESULTS.several_minima
-)  # fmt: skip
+_ANSWERS = RESULTS.at_lower_bound, RESULTS.at_upper_bound, RESULTS.several_minima  # with an ε*
 _CURVE = 240
 
 
@@ -94,18 +92,23 @@ def print_tuning(numbers: dict[str, Any], title: str, console: Console) -> None:
     console.print(f"[bold]The best ε[/bold] on {title}: least {name}", highlight=False)
     table = number_table("quantity", "value")
     epsilon, gradient = np.asarray(numbers["epsilon"]), np.asarray(numbers["gradient"])
+    found = bool(np.all(np.isfinite(epsilon)))
     if epsilon.ndim == 0:
-        table.add_row("ε*", f"{epsilon:.7g}")
-        table.add_row(name, f"{numbers['objective']:.6g}")
-        table.add_row("slope of its smooth form in log ε", f"{gradient:.3g}")
-        if np.isfinite(numbers["curvature"]):  # not where a limit beside it failed
-            table.add_row("curvature", f"{numbers['curvature']:.6g}")
+        rows = {
+            "ε*": f"{epsilon:.7g}",
+            name: f"{numbers['objective']:.6g}",
+            "slope of its smooth form in log ε": f"{gradient:.3g}",
+            "curvature": format_number(numbers["curvature"]),  # none beside a failure
+        }
     else:
-        table.add_row("ε*, least to largest", f"{epsilon.min():.6g} … {epsilon.max():.6g}")
-        table.add_row(name, f"{numbers['objective']:.6g}")
-        table.add_row("largest slope in log ε", f"{np.max(np.abs(gradient)):.3g}")
-    holds = "yes" if numbers["assumptions"]["smallness"] else "no"
-    table.add_row("Assumption 3.3 holds there", holds)
+        rows = {
+            "ε*, least to largest": f"{epsilon.min():.6g} … {epsilon.max():.6g}",
+            name: f"{numbers['objective']:.6g}",
+            "largest slope in log ε": f"{np.max(np.abs(gradient)):.3g}",
+        }
+    rows["Assumption 3.3 holds there"] = "yes" if numbers["assumptions"]["smallness"] else "no"
+    for quantity, value in rows.items():
+        table.add_row(quantity, value if found else "–")  # all of them are of ε*
     table.add_row("solves, each with its derivative", str(int(stats["num_solves"])))
     if stats["num_failed"]:
         table.add_row("of which failed", str(int(stats["num_failed"])))

@@ -21,7 +21,8 @@ def draw_tuning(numbers: dict[str, Any]) -> Figure:
         looked_at, there, "o", ms=3.5, mfc="none", mew=0.8, color=_GREY, label="looked at", zorder=3
     )
     axes.set(xscale="log", xlim=(epsilon[0], epsilon[-1]), xlabel=r"$\varepsilon$")
-    axes.set_ylim(min(0, 1.05 * np.nanmin(curve)), 1.08 * np.nanmax(curve))
+    low, high = min(0, 1.05 * np.nanmin(curve)), 1.08 * np.nanmax(curve)
+    axes.set_ylim(low, high if high > low else 1)  # an objective may be 0 for every ε
     axes.set_ylabel(LABELS[numbers["objective_name"]])
     where = axes.get_xaxis_transform()
     largest = numbers["largest"]

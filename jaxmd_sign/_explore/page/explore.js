@@ -35,10 +35,17 @@ function setUp(control) {
   };
   slider.setAttribute("aria-label", control.querySelector("label").textContent);
   slider.id = `${name}-slider`;
-  slider.addEventListener("input", () => { box.value = fromSlider(); follow(); ask(); });
-  box.addEventListener(choices ? "change" : "input", () => { follow(); ask(); });
-  control.set = (value) => { box.value = value; follow(); };
+  const take = (exact) => { control.exact = exact; box.title = exact; follow(); };
+  slider.addEventListener("input", () => { box.value = fromSlider(); take(""); ask(); });
+  box.addEventListener(choices ? "change" : "input", () => { take(""); ask(); });
+  control.set = (value) => { box.value = brief(value); take(String(value)); };
   follow();
+}
+
+// What a box has room for; what is asked has all digits until the box is changed.
+function brief(value) {
+  const text = String(value);
+  return text.length <= 9 ? text : number(value, 4).replaceAll("−", "-");
 }
 
 export function setControls(values) {
@@ -52,7 +59,7 @@ function question(names) {
   const words = new URLSearchParams();
   for (const control of controls) {
     const { name } = control.dataset;
-    if (names.includes(name)) words.set(name, byId(name).value);
+    if (names.includes(name)) words.set(name, control.exact || byId(name).value);
   }
   return words.toString();
 }

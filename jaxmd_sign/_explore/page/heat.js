@@ -26,7 +26,9 @@ export async function loadMap(setControls, say) {
   row.addEventListener("change", () => chosen && pick(...chosen));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   const first = map.pairs[0];
-  tell(`${map.cases.toLocaleString("en")} cases of a ${map.problem}: click one to see its flow.`);
+  const flow = !first ? "for its ε and α; the flow is that of x and y at the left"
+    : map.rows > 1 ? "to see the flow of one row" : "to see its flow";
+  tell(`${map.cases.toLocaleString("en")} cases of a ${map.problem}: click one ${flow}.`);
   if (first) {
     choose({
       x1: first.x[0], x2: first.x[1], y: first.y, depth: map.depth, smoothing: map.smoothing,
