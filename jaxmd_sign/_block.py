@@ -199,7 +199,8 @@ def kernel(problem: Problem, rule: AbstractRule, alpha: Float[Array, "..."], dep
     rate = rule.map_epsilon(gather).unit_rate(one, 0 * one, start, depth)
     follow = data.x * start**depth * rate
     norm = jnp.sum(data.x * follow, axis=-1)
-    return Kernel(follow * (problem.y / norm)[:, None], 2 * depth * norm)
+    safe = jnp.where(norm > 0, norm, 1)  # α^{2M−2} may be too small a number
+    return Kernel(follow * (problem.y / safe)[:, None], 2 * depth * norm)
 
 
 def near_zero(
@@ -225,8 +226,8 @@ def near_zero(
     start = data.gather(jnp.broadcast_to(alpha, (problem.num_features,)))
     still = problem.y == 0
     y, slope = jnp.where(still, problem.y, 0), 2 * depth * start ** (depth - 1)
-    beta = jnp.where(still[:, None], beta, 0)
-    return gone[..., None] * beta / jnp.where(data.mask, slope, 1), (gone - 1) * y
+    half = jnp.where(still[:, None], beta, 0) / jnp.where(slope > 0, slope, 1)
+    return gone[..., None] * half, (gone - 1) * y
 
 
 def _per_block(
