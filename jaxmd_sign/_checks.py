@@ -6,7 +6,6 @@ non-zero `result` and NaN (see `_results`), so that nothing on a batch path call
 
 from collections.abc import Sequence
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -144,14 +143,6 @@ def usable_steps(steps: int, name: str = "max_steps") -> int:
     if steps >= 2**31:
         raise ValueError(f"{name} must be below 2^31, but is {steps}.")
     return int(steps)
-
-
-def as_path(name: str, value: Any, what: str) -> Path:
-    """`value` as a path; `what` says of what."""
-    try:
-        return Path(value)
-    except TypeError:
-        raise ValueError(f"{name} must be {what}, but is a {type(value).__name__}.") from None
 
 
 def all_finite(*arrays: Float[Array, "..."]) -> Bool[Array, ""]:

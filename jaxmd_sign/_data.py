@@ -13,7 +13,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from ._checks import as_path, usable_dtype
+from ._checks import usable_dtype
+from ._files import as_path
 from ._problem import Problem
 
 Key = PRNGKeyArray | UInt32[Array, "2"]

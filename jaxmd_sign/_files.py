@@ -5,6 +5,17 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+
+def as_path(name: str, value: Any, what: str) -> Path:
+    """`value` as a path; `what` says of what."""
+    if isinstance(value, str) and not value:
+        raise ValueError(f"{name} must be {what}, but is empty.")
+    try:
+        return Path(value)
+    except TypeError:
+        raise ValueError(f"{name} must be {what}, but is a {type(value).__name__}.") from None
 
 
 def check_file(name: str, path: str | None, *suffixes: str) -> None:

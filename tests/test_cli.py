@@ -270,7 +270,14 @@ def test_failed_figure_has_status_1_and_leaves_nothing(folder, monkeypatch, caps
         ),
         (("sweep", *CASE[:2], "--epsilon", "0.1:1:1", "--alpha", "1", "--out", "s.zarr"), "LO:HI"),
         (("sweep", *CASE, "--out", ""), "out must be the path of a Zarr store, but is empty"),
-        (("sweep", *CASE, "--out", "."), ". is a folder of other things. Give the path of a new"),
+        (
+            ("sweep", *CASE, "--out", "."),
+            ".: is not a store of sweep. Give the path of a store that",
+        ),
+        (
+            ("limit", "--data", "", *CASE[2:]),
+            "path must be that of a file, or blocks:K:SEED, but is e",
+        ),
         (("status", ""), "store must be the path of a store that sweep wrote, but is empty"),
         (("train", *CASE[:2], "--steps", "0"), ": steps must be a positive whole number"),
         (("certify", "--random", "0"), ": random must be a whole number of at least 1"),

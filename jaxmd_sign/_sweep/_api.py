@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from .._checks import Numbers, as_path
+from .._checks import Numbers
+from .._files import as_path
 from .._problem import Problem
 from ._cluster import solve_on_cluster
 from ._dataset import Memory

@@ -1,15 +1,14 @@
 """`jaxmd-sign sweep`: from words to a sweep into a store, and back to a line of words."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._figures import save_plot
+from .._files import as_path
 from .._problem import Problem
 from ._api import MAX_STEPS, Outcome, run_sweep
 from ._cluster import cluster
-from ._manifest import _BOOKS
 from ._plot import check_plot, draw_sweep
 from ._progress import rate
 from ._status import failures
@@ -33,7 +32,7 @@ def sweep_command(
 ) -> tuple[str, str | None]:
     """Sweep and plot: the line that sums it up, and what failed (None: nothing did)."""
     names = None if variables is None else [name.strip() for name in variables.split(",")]
-    _check_out(out)
+    as_path("out", out, "the path of a Zarr store")
     check_plot(figure, names)
     axes = values("epsilon", epsilon), values("alpha", alpha)
     settings |= {"variables": names, "product": True}
@@ -43,21 +42,6 @@ def sweep_command(
     if figure is not None:
         save_plot(lambda: draw_sweep(outcome.dataset), figure)
     return summary(outcome), complaint(outcome)
-
-
-def _check_out(out: str) -> None:
-    """A folder of other things is refused in the words of who wants a new store."""
-    if not out:
-        raise ValueError("out must be the path of a Zarr store, but is empty.")
-    if _holds_other_things(Path(out)):
-        raise ValueError(f"out: {out} is a folder of other things. Give the path of a new store.")
-
-
-def _holds_other_things(path: Path) -> bool:
-    try:
-        return path.is_dir() and any(path.iterdir()) and not (path / _BOOKS).exists()
-    except OSError:  # who opens the store says what is wrong
-        return False
 
 
 def values(name: str, text: str) -> np.ndarray:

@@ -47,7 +47,10 @@ def read_manifest(store: Path) -> dict[str, Any]:
         return json.loads((store / _BOOKS / "manifest.json").read_text("utf-8"))
     except FileNotFoundError:
         what = "is not a store of sweep" if store.exists() else "does not exist"
-        raise ValueError(f"{store}: {what}. Give the path of a store that sweep wrote.") from None
+        raise ValueError(
+            f"{store}: {what}. Give the path of a store that sweep wrote, or, to write one, a new "
+            "path."
+        ) from None
     except NotADirectoryError:
         raise ValueError(f"{store}: is a file, not a store. Give another path.") from None
 

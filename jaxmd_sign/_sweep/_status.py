@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from .._files import as_path
 from ._manifest import in_words, read_manifest, read_marks, total
 
 
 def status(store: str | Path) -> dict[str, Any]:
     """Cases done, failed by reason and to do, and how they are solved."""
-    if not str(store):
-        raise ValueError("store must be the path of a store that sweep wrote, but is empty.")
-    path = Path(store)
+    path = as_path("store", store, "the path of a store that sweep wrote")
     manifest, solved = read_manifest(path), total(read_marks(path).values())
     failed = sum(solved["failed"].values())
     return {
