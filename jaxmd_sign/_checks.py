@@ -25,6 +25,11 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
+def described(value: Any) -> str:
+    """What it is, in words; an array may have become a tracer on its way."""
+    return "an array" if isinstance(value, jax.Array | np.ndarray) else f"a {type(value).__name__}"
+
+
 def usable_dtype(dtype: DTypeLike) -> np.dtype:
     """float32 if that was asked for, else float64, which needs JAX's 64-bit mode."""
     try:

@@ -38,13 +38,13 @@ def random_block_problem(
 
     **Returns:** a `Problem` in compact form; X is not formed.
 
-    **Raises:** `ValueError` if a size is not a positive whole number.
+    **Raises:** `ValueError` if a size is not a positive whole number, or for another dtype.
 
     !!! example
         >>> random_block_problem(jax.random.key(0), 1000, 3).num_features
         3000
     """
-    dtype = usable_dtype(dtype)
+    dtype = _chosen(dtype)
     shape = (_positive("num_blocks", num_blocks), _positive("block_size", block_size))
     _check_key(key)
     keys = jax.random.split(key, 4)
@@ -84,7 +84,7 @@ def random_sparse_problem(
         >>> random_sparse_problem(jax.random.key(0), 20, 50, 3).X.shape
         (20, 50)
     """
-    dtype = usable_dtype(dtype)
+    dtype = _chosen(dtype)
     n, d = _positive("num_examples", num_examples), _positive("num_features", num_features)
     if _positive("num_nonzero", num_nonzero) > d:
         raise ValueError(f"num_nonzero must be at most num_features = {d}, but is {num_nonzero}.")
@@ -257,6 +257,14 @@ def _check_key(key: Key) -> None:
         raise ValueError(
             f"key must be a key such as jax.random.key(0), but is a {type(key).__name__}."
         )
+
+
+def _chosen(dtype: DTypeLike) -> np.dtype:
+    """float32 or float64, as it was asked for."""
+    usable, wanted = usable_dtype(dtype), np.dtype(dtype)
+    if wanted != usable:
+        raise ValueError(f"dtype must be float32 or float64, but is {wanted}.")
+    return usable
 
 
 def _positive(name: str, value: int) -> int:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._checks import described
 from ._dual import Dual, minimize_potential
 from ._limit import Limit
 from ._problem import Blocks, Problem, check_problem, full_rank, matmul_precision
@@ -173,9 +174,7 @@ def _check(problem: Problem, limit: Limit) -> None:
 
 def _check_limit(limit: Limit) -> None:
     if not isinstance(limit, Limit):
-        raise ValueError(
-            f"limit must be what solve_limit returns, but is a {type(limit).__name__}."
-        )
+        raise ValueError(f"limit must be what solve_limit returns, but is {described(limit)}.")
 
 
 def safe_norm(vector: Float[Array, " m"]) -> Float[Array, ""]:

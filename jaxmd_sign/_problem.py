@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._checks import Numbers, as_array
+from ._checks import Numbers, as_array, described
 
 Values = Array | np.ndarray
 
@@ -184,7 +184,7 @@ class Problem(eqx.Module):
 def check_problem(problem: Problem) -> None:
     """Refuse what is none."""
     if not isinstance(problem, Problem):
-        raise ValueError(f"problem must be a Problem, but is a {type(problem).__name__}.")
+        raise ValueError(f"problem must be a Problem, but is {described(problem)}.")
 
 
 def pull_back(problem: Problem, residual: Float[Array, " n"]) -> Float[Array, " d"]:

@@ -37,6 +37,15 @@ def test_random_blocks_follow_key_and_dtype():
     assert random_block_problem(KEY, 3, dtype=jnp.float32).dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", [int, bool, np.float16])
+def test_another_dtype_is_refused(dtype):
+    words = f"dtype must be float32 or float64, but is {np.dtype(dtype)}"
+    with pytest.raises(ValueError, match=words):
+        random_block_problem(KEY, 3, dtype=dtype)
+    with pytest.raises(ValueError, match=words):
+        random_sparse_problem(KEY, 3, 6, 2, dtype=dtype)
+
+
 def test_many_blocks_need_no_dense_matrix():
     assert random_block_problem(KEY, 100_000).num_features == 200_000
 

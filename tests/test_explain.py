@@ -214,6 +214,7 @@ def test_bad_input(beta, words):
         ({"potentials": {"mine": 3}}, "'mine' must be a function of one coordinate"),
         ({"potentials": {"mine": lambda b: jnp.stack([b, b])}}, "'mine' must be a function of one"),
         ({"potentials": [jnp.cosh]}, "potentials must be a dict"),
+        ({"potentials": {3: jnp.cosh}}, "potentials must have names that are strings, .* is 3"),
         ({"alpha": [0.1, 0.2]}, "alpha must be one number"),
     ],
 )

@@ -256,6 +256,14 @@ def test_an_argument_of_another_kind_is_named(name, without_type_checks):
             assert "\n" not in str(caught.value)
 
 
+def test_an_array_is_called_an_array(without_type_checks):
+    """In a compiled function it is something else by then."""
+    with pytest.raises(ValueError, match=r"problem must be a Problem, but is an array\."):
+        kkt(np.ones(3), limit())
+    with pytest.raises(ValueError, match=r"limit must be what .* returns, but is an array\."):
+        kkt(PROBLEM, np.ones(3))
+
+
 def test_a_limit_of_another_problem_is_refused():
     other = jaxmd_sign.random_block_problem(jax.random.key(0), 4)
     batch = jax.vmap(lambda y: solve_limit(Problem(PROBLEM.data, y), SmoothedSign(0.1), 0.05))

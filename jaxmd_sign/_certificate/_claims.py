@@ -124,3 +124,6 @@ MISSING = {
     "blocks": "two blocks or more",
 }
 """What a claim needs or assumes, in words."""
+
+ASSUMED = frozenset(MISSING[number] for number in ASSUMPTIONS)
+"""The rows that are no claims."""

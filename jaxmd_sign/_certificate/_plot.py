@@ -13,10 +13,9 @@ from matplotlib.ticker import SymmetricalLogLocator
 
 from .._figures import _COLORS, _DASHES, _GREY, _SHADE, _STYLE, _WIDTH
 from . import _bounds
-from ._claims import ASSUMPTIONS, MISSING
+from ._claims import ASSUMED
 from ._verdicts import Row
 
-_ASSUMED = {MISSING[number] for number in ASSUMPTIONS}
 _LOOKS: dict[str, dict[str, Any]] = {
     "claim": {"marker": "o", "ms": 3.7, "color": _COLORS[0]},
     "violated claim": {"marker": "o", "ms": 3.7, "color": _COLORS[3]},
@@ -56,7 +55,7 @@ def draw_margins(rows: Sequence[Row], slack: float) -> Figure:
 
 def _kind(row: Row) -> str:
     """Where an assumption fails nothing is violated: the claims that need it do not apply."""
-    if row.claim in _ASSUMED:
+    if row.claim in ASSUMED:
         return "assumption: negative where it fails"
     return "violated claim" if row.violations else "claim"
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ._api import Certificate
+from ._claims import ASSUMED
 from ._plot import as_svg, draw_errors, draw_margins, draw_stages
 from ._verdicts import Row
 
@@ -38,8 +39,9 @@ def print_certificate(certificate: Certificate, title: str, console: Console) ->
 def verdict(certificate: Certificate) -> str:
     """One sentence."""
     wrong = ", ".join(row.claim for row in certificate.violated)
-    judged = sum(row.holds is not None for row in certificate.claims)
-    said = f"False: {wrong}." if wrong else f"No violation in {judged} rows."
+    judged = [row.holds for row in certificate.claims if row.claim not in ASSUMED]
+    number = len(judged) - judged.count(None)
+    said = f"False: {wrong}." if wrong else f"No violation of {number} claims."
     return (
         f"{said} Margins are relative: positive where an inequality holds, minus the error of an "
         f"identity; slack {certificate.slack:.0e}."

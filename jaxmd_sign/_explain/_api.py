@@ -113,6 +113,8 @@ def _fixed(
         raise ValueError(f"potentials must be a dict of names and functions, but is {own!r}.")
     taken = {"l1", "hyperbolic_entropy", *NORMS, *(f"{name}_fitted" for name in FAMILIES)}
     for name, potential in own.items():
+        if not isinstance(name, str):
+            raise ValueError(f"potentials must have names that are strings, but one is {name!r}.")
         if name in taken:
             raise ValueError(f"potentials: {name!r} is the name of one of ours. Choose another.")
         whole = isinstance(potential, AbstractPotential)
