@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from ._checks import usable_dtype
+from ._checks import described, usable_dtype
 from ._files import as_path
 from ._problem import Problem
 
@@ -78,7 +78,7 @@ def random_sparse_problem(
 
     **Returns:** a `Problem` with general X.
 
-    **Raises:** `ValueError` for bad sizes or noise, or if no β fits noisy labels (n > d).
+    **Raises:** `ValueError` for bad sizes, noise or dtype, or if no β fits noisy labels (n > d).
 
     !!! example
         >>> random_sparse_problem(jax.random.key(0), 20, 50, 3).X.shape
@@ -254,9 +254,7 @@ def stored_number(path: str | Path, name: str) -> float:
 
 def _check_key(key: Key) -> None:
     if not isinstance(key, jax.Array | np.ndarray):
-        raise ValueError(
-            f"key must be a key such as jax.random.key(0), but is a {type(key).__name__}."
-        )
+        raise ValueError(f"key must be a key such as jax.random.key(0), but is {described(key)}.")
 
 
 def _chosen(dtype: DTypeLike) -> np.dtype:

@@ -35,9 +35,7 @@ def check_file(name: str, path: str | None, *suffixes: str) -> None:
 
 def fill_folder(out: str | Path, write: Callable[[Path], None]) -> list[Path]:
     """The files that `write` puts into a folder, which is made if need be: all, or none of them."""
-    if not str(out):
-        raise ValueError("out must be the name of a folder, but is empty.")
-    folder = Path(out)
+    folder = as_path("out", out, "the name of a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         draft = tempfile.TemporaryDirectory(dir=folder, prefix=".draft-")

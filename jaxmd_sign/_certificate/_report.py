@@ -39,9 +39,9 @@ def print_certificate(certificate: Certificate, title: str, console: Console) ->
 def verdict(certificate: Certificate) -> str:
     """One sentence."""
     wrong = ", ".join(row.claim for row in certificate.violated)
-    judged = [row.holds for row in certificate.claims if row.claim not in ASSUMED]
-    number = len(judged) - judged.count(None)
-    said = f"False: {wrong}." if wrong else f"No violation of {number} claims."
+    claims = [row for row in certificate.claims if row.claim not in ASSUMED]
+    judged = sum(row.holds is not None for row in claims)
+    said = f"False: {wrong}." if wrong else f"No violation of {judged} claims."
     return (
         f"{said} Margins are relative: positive where an inequality holds, minus the error of an "
         f"identity; slack {certificate.slack:.0e}."
