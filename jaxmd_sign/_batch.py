@@ -23,7 +23,7 @@ _FEWER = 0.85  # of the stages that members need, measured on real data
 _CAUTION, _FASTER = 0.7, 2.0  # measured; with 1.5 stages stay few: up to ten times the work
 _POWER_EVERY = 8  # steps between two looks at the spectral radius
 _TINY = 0.3, 0.02  # a weight is tiny below this much of ε/|c|, and below this in its own unit
-END_ERROR = 0.1  # 0.02 to 0.1, measured
+_END_ERROR = 0.1  # 0.02 to 0.1, measured
 _PATIENCE = 4, 20_000  # steps, in all: so many times those until gradients are small, and more
 _SUNK, _FLOOR = 1e-75, -150.0  # below this only the logarithm goes on; the most a step takes off
 SIDE = np.array([-1.0, 1.0])[:, None, None]
@@ -68,10 +68,14 @@ class Flows(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Logarithms of u and v where the flow is gradient flow slowed by ε, and how it got there."""
+    """Logarithms of u and v where the flow is gradient flow slowed by ε, and how it got there.
+
+    `error` is that of the steps; `rest`, of β, what comes of gradients that are not 0.
+    """
 
     logs: Float[Array, "2 d B"]
     error: Float[Array, "2 d B"]
+    rest: Float[Array, " B"]
     num_steps: Int[Array, " B"]
     num_accepted: Int[Array, " B"]
     settled: Bool[Array, " B"]
@@ -128,7 +132,9 @@ def batch_ends(
     walk = lax.while_loop(lambda walk: jnp.any(walk.live), step, _at_start(flows))
     logs = jnp.log(walk.weights) + walk.deep
     _, settled = _done(flows, walk, tolerance)
-    return Ends(logs, walk.error, walk.steps, walk.accepted, settled)
+    gate, left = _ahead(flows, walk)
+    rest = _END_ERROR * gate * left
+    return Ends(logs, walk.error, rest, walk.steps, walk.accepted, settled)
 
 
 def _at_start(flows: Flows) -> _Walk:
@@ -155,10 +161,14 @@ def _at_start(flows: Flows) -> _Walk:
     )
 
 
-def _gate(flows: Flows, walk: _Walk) -> Float[Array, " B"]:
+def _ahead(flows: Flows, walk: _Walk) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Gradients over ε, and how far β has to go."""
+    u, v = walk.weights
     # With the weights that are to come, about 1: a small one may have a long way to grow.
-    largest = jnp.maximum(1, amax(jnp.maximum(*walk.weights), axis=0))
-    return amax(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest
+    largest = jnp.maximum(1, amax(jnp.maximum(u, v), axis=0))
+    residual = flows.X @ ((u - v) * (u + v)) - flows.y[:, None]
+    left = amax(jnp.abs(flows.inverse @ residual), axis=0)
+    return amax(jnp.abs(walk.c) / flows.epsilon, axis=0) * largest, left
 
 
 def _done(
@@ -166,13 +176,11 @@ def _done(
 ) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
     """`calm`, and whether gradients are small for good and little of the way is left.
 
-    What is left errs by `END_ERROR` times gradients over ε times the way: here by a tenth of rtol,
+    What is left errs by `_END_ERROR` times gradients over ε times the way: here by a tenth of rtol,
     of which `tolerance`² is a tenth. With an X of a large condition the way is endless, and
     patience is not.
     """
-    gate, (u, v) = _gate(flows, walk), walk.weights
-    residual = flows.X @ ((u - v) * (u + v)) - flows.y[:, None]
-    left = amax(jnp.abs(flows.inverse @ residual), axis=0)
+    gate, left = _ahead(flows, walk)
     small = gate <= tolerance
     calm = jnp.where(small, jnp.where(walk.calm > 0, walk.calm, walk.steps + 1), 0)
     waited = walk.steps > _PATIENCE[0] * calm + _PATIENCE[1]

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ._batch import END_ERROR, Flows, batch_ends
+from ._batch import Flows, batch_ends
 from ._checks import Scalar
 from ._dense import DenseFlow, implicit_solver, weights_of
 from ._dual import solve_dual
@@ -216,13 +216,6 @@ def dense_limit(
     return DenseLimit(u, v, u_ref, v_ref), report
 
 
-def end_error(flow: DenseFlow, weights: Float[Array, "2 d"]) -> Float[Array, ""]:
-    """About what finishing a flow from these weights adds to the relative error of β."""
-    logs, zero = jnp.log(weights), jnp.zeros((), weights.dtype)
-    gate = jnp.exp(amax(flow.latest_gates(zero, (logs[0], logs[1]))))
-    return END_ERROR * gate * left_to_go(flow)(flow.residual((logs[0], logs[1])))
-
-
 def left_to_go(flow: DenseFlow) -> Callable[[Float[Array, " n"]], Float[Array, ""]]:
     """How far β has to go, as a share of all its way, by the residual."""
     inverse = pseudo_inverse(lax.stop_gradient(flow.X))
@@ -244,7 +237,7 @@ def finish(
         )
         return jnp.sum(size / speed) / 2
 
-    dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u))
+    dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u), jnp.zeros_like(flow.y))
     theta = speed * dual.theta
     return _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth), dual.converged
 

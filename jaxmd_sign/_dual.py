@@ -21,7 +21,7 @@ from ._problem import Dense, Problem, full_rank
 
 _MAX_ITERATIONS = 200
 _MAX_HALVINGS = 60
-_WELL = 0.2  # of the mismatch, left by a step with an old matrix
+_WELL = 0.05  # of the mismatch, left by a step with an old matrix
 
 
 class Dual(NamedTuple):
@@ -38,8 +38,9 @@ def solve_dual(
     X: Float[Array, "n d"],
     y: Float[Array, " n"],
     theta0: Float[Array, " d"],
+    start: Float[Array, " n"],
 ) -> Dual:
-    """Solve X∇Φ*(θ₀ + Xᵀν) = y for X of full row rank; differentiated implicitly."""
+    """Solve X∇Φ*(θ₀ + Xᵀν) = y for X of full row rank, from ν; differentiated implicitly."""
     inverse_map = jax.grad(conjugate)
 
     def mismatch(multiplier):
@@ -62,12 +63,20 @@ def solve_dual(
     def newton(function, start):
         return _newton(function, curvature, scale, start)
 
-    multiplier = lax.custom_root(mismatch, jnp.zeros_like(y), newton, solve_linear)
+    multiplier = lax.custom_root(mismatch, lax.stop_gradient(start), newton, solve_linear)
     fixed = lax.stop_gradient(multiplier)
     left, eps = amax(jnp.abs(mismatch(fixed))), jnp.finfo(y.dtype).eps
     converged = left <= 1e4 * eps * scale(fixed)
     theta = theta0 + X.T @ multiplier
     return Dual(multiplier, theta, inverse_map(theta), converged)
+
+
+class _Point(NamedTuple):
+    """A multiplier, its mismatch, and whether that is more than rounding."""
+
+    multiplier: Array
+    residual: Array
+    large: Array
 
 
 def _newton(function, curvature, scale, start):
@@ -78,80 +87,85 @@ def _newton(function, curvature, scale, start):
     """
     eps = jnp.finfo(start.dtype).eps
 
-    def large(multiplier, residual):
-        return amax(jnp.abs(residual)) > 8 * eps * scale(multiplier)
+    def at(multiplier):
+        residual = function(multiplier)
+        return _Point(multiplier, residual, amax(jnp.abs(residual)) > 8 * eps * scale(multiplier))
 
     def step(state):
-        multiplier, residual, iteration, _ = state
-        factor = factor_positive(curvature(multiplier))
-        move = -solve_factored(factor, residual)
-        length = _line_search(function, multiplier, move, jnp.sum(residual * move))
-        multiplier = multiplier + length * move
-        residual, iteration = function(multiplier), iteration + 1
+        point, iteration, _ = state
+        factor = factor_positive(curvature(point.multiplier))
+        point = _line_search(at, point, -solve_factored(factor, point.residual))
+        iteration = iteration + 1
 
         def once_more(state):
-            multiplier, residual, iteration, _ = state
-            there = multiplier - solve_factored(factor, residual)
-            new = function(there)
-            left, before = amax(jnp.abs(new)), amax(jnp.abs(residual))
+            point, iteration, _ = state
+            new = at(point.multiplier - solve_factored(factor, point.residual))
+            left, before = amax(jnp.abs(new.residual)), amax(jnp.abs(point.residual))
             # Once more after it is rounding: that costs little, and is a digit.
-            again = (left <= _WELL * before) & large(multiplier, residual)
-            multiplier = jnp.where(left < before, there, multiplier)
-            residual = jnp.where(left < before, new, residual)
-            return multiplier, residual, iteration + 1, again & (iteration < _MAX_ITERATIONS)
+            again = (left <= _WELL * before) & point.large & (iteration < _MAX_ITERATIONS)
+            point = jax.tree.map(lambda new, old: jnp.where(left < before, new, old), new, point)
+            return point, iteration + 1, again
 
-        again = large(multiplier, residual) & (iteration < _MAX_ITERATIONS)
-        state = multiplier, residual, iteration, again
-        multiplier, residual, iteration, _ = lax.while_loop(lambda s: s[-1], once_more, state)
-        again = large(multiplier, residual) & (iteration < _MAX_ITERATIONS)
-        return multiplier, residual, iteration, again
+        state = point, iteration, point.large & (iteration < _MAX_ITERATIONS)
+        point, iteration, _ = lax.while_loop(lambda state: state[-1], once_more, state)
+        return point, iteration, point.large & (iteration < _MAX_ITERATIONS)
 
-    first = function(start)
-    state = (start, first, 0, large(start, first))
-    return lax.while_loop(lambda state: state[-1], step, state)[0]
+    # One step at least: from a start that is all but the end, it is the digit that is left.
+    state = at(start), 0, jnp.array(True)
+    return lax.while_loop(lambda state: state[-1], step, state)[0].multiplier
 
 
-def _line_search(function, point, move, slope):
-    """Halve the step until the line's derivative, rising from `slope` < 0, is at most |slope|/2."""
+def _line_search(at, point, move):
+    """Halve the step until the derivative on its line, at first < 0, is at most half as large."""
+    slope = jnp.sum(point.residual * move)
 
-    def overshoots(length, halvings):
-        rising = jnp.sum(function(point + length * move) * move)
-        return ~(rising <= -slope / 2) & (halvings < _MAX_HALVINGS)
+    def tried(length, halvings):
+        new = at(point.multiplier + length * move)
+        rising = jnp.sum(new.residual * move)
+        overshoots = ~(rising <= -slope / 2) & (halvings < _MAX_HALVINGS)
+        return new, length, halvings, overshoots
 
     def halve(state):
-        length, halvings = state[0] / 2, state[1] + 1
-        return length, halvings, overshoots(length, halvings)
+        _, length, halvings, _ = state
+        return tried(length / 2, halvings + 1)
 
-    one = jnp.ones_like(slope)
-    length, *_ = lax.while_loop(lambda state: state[-1], halve, (one, 0, overshoots(one, 0)))
-    return length
+    return lax.while_loop(lambda state: state[-1], halve, tried(jnp.ones_like(slope), 0))[0]
 
 
 def minimize_potential(
-    problem: Problem, potential: AbstractPotential, theta0: Float[Array, " d"]
+    problem: Problem,
+    potential: AbstractPotential,
+    theta0: Float[Array, " d"],
+    near: Float[Array, " d"] | None = None,
 ) -> Dual:
-    """min Φ(β) − ⟨θ₀, β⟩ s.t. Xβ = y: one equation a block, n together for any other X."""
-    data = problem.data
+    """min Φ(β) − ⟨θ₀, β⟩ s.t. Xβ = y: one equation a block, n together for any other X.
+
+    `near` is a θ that is not far from the minimiser's: Newton's method starts there.
+    """
+    data, ahead = problem.data, jnp.zeros_like(theta0) if near is None else near - theta0
     if isinstance(data, Dense):
         # In orthonormal rows, of the same span: columns of very different sizes cost no digits.
         X, y = full_rank(problem)
         Q, R = jnp.linalg.qr(X.T)
-        dual = solve_dual(potential.conjugate, Q.T, solve_triangular(R.T, y, lower=True), theta0)
+        label = solve_triangular(R.T, y, lower=True)
+        dual = solve_dual(potential.conjugate, Q.T, label, theta0, Q.T @ ahead)
         multiplier = solve_triangular(R, dual.multiplier)
         if data.basis is not None:
             multiplier = data.basis @ multiplier
         return dual._replace(multiplier=multiplier)
 
-    def one_block(x, y, potential, theta0):
-        return solve_dual(potential.conjugate, x[None], y[None], theta0)
+    def one_block(x, y, potential, theta0, ahead):
+        start = x[None] @ ahead / jnp.sum(x**2)
+        return solve_dual(potential.conjugate, x[None], y[None], theta0, start)
 
     def in_blocks(leaf):
         return data.gather(leaf) if jnp.ndim(leaf) else leaf
 
     split = jax.tree.map(in_blocks, potential)
     axes = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, potential)
-    over_blocks = jax.vmap(one_block, in_axes=(0, 0, axes, 0))
-    dual = over_blocks(data.x, problem.y, split, data.gather(theta0))
+    over_blocks = jax.vmap(one_block, in_axes=(0, 0, axes, 0, 0))
+    given = data.gather(theta0), data.gather(ahead)
+    dual = over_blocks(data.x, problem.y, split, *given)
     return Dual(
         dual.multiplier[:, 0],
         data.scatter(dual.theta, theta0),

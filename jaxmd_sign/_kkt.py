@@ -156,7 +156,7 @@ def bregman_gap(problem: Problem, limit: Limit) -> Float[Array, ""]:
 @eqx.filter_jit
 def _minimize(problem: Problem, limit: Limit) -> Dual:
     with matmul_precision():
-        dual = minimize_potential(problem, limit.potential, limit.dual_reference)
+        dual = minimize_potential(problem, limit.potential, limit.dual_reference, limit.dual)
         ok = dual.converged & (limit.result == RESULTS.successful)
         return jax.tree.map(lambda leaf: jnp.where(ok, leaf, jnp.nan), dual._replace(converged=0.0))
 

@@ -4,8 +4,10 @@ A chunk of neighbouring ε takes its steps together; one Python thread for each 
 What calls LAPACK (the convex dual that finishes a flow, the measures) takes its members in turn.
 """
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,6 @@ from .._dense import as_dense, weights_of
 from .._dense_limit import (
     SAFETY,
     change_left,
-    end_error,
     finish,
     in_units,
     is_stabilised,
@@ -118,26 +119,34 @@ def _solve(
     about = settings.of_program()
     static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
 
-    def solve(chunk: np.ndarray) -> tuple[dict[str, np.ndarray], *tuple[np.ndarray, ...]]:
+    def follow(chunk: np.ndarray) -> tuple[np.ndarray, ...]:
         given = epsilon[chunk], alpha[chunk]
         shared = X, XT, inverse, y, gradient, weight, settings.rtol, rung
-        ends = jax.tree.map(np.asarray, _ends(shared, given, *static))
-        each = (x.ravel() for x in given)
+        return jax.tree.map(np.asarray, _ends(shared, given, *static))
+
+    def end(chunk: np.ndarray, ends: tuple[np.ndarray, ...]) -> tuple[Any, ...]:
+        each = epsilon[chunk].ravel(), alpha[chunk].ravel()
         return jax.tree.map(np.asarray, (*_finish(problem, ends, *each, about), ends[-2]))
 
     key = X.shape, width, about
-    first = [solve(chunks[0])] if key not in _met else []
+    alone = chunks[: key not in _met]  # threads that meet a new program would each compile it
+    parts = [end(chunk, follow(chunk)) for chunk in alone]
     _met.add(key)
-    rest = chunks[len(first) :]
-    threads = min(own_threads(), len(rest))
-    if threads > 1:
-        with ThreadPoolExecutor(threads, "general") as pool:
-            parts = first + list(pool.map(solve, rest))
-    else:
-        parts = first + [solve(chunk) for chunk in rest]
+    parts += _on_threads(follow, end, chunks[len(alone) :])
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *parts)
+
+
+def _on_threads(follow: Callable, end: Callable, chunks: Iterable[np.ndarray]) -> list[Any]:
+    """`end(chunk, follow(chunk))` of each: ends are short, and fill the gaps that walks leave."""
+    with ThreadPoolExecutor(own_threads(), "general") as pool:
+        walks = [pool.submit(follow, chunk) for chunk in chunks]
+        try:
+            return list(pool.map(lambda chunk, walk: end(chunk, walk.result()), chunks, walks))
+        finally:
+            for walk in walks:
+                walk.cancel()
 
 
 def _width(size: int, num_cases: int) -> int:
@@ -153,7 +162,7 @@ def _padded(index: np.ndarray, multiple: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_OPTIONS)
 def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
-    """log u and log v, errors, slopes of both in ε, steps and whether settled: members first."""
+    """log u and log v, errors, slopes of both in ε, and the rest of the ends: members first."""
 
     def solve(shared, given):
         X, XT, inverse, y, gradient, weight, rtol, rung = shared
@@ -175,7 +184,7 @@ def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
                 found, ends = run(epsilon)
                 tangent = jax.tree.map(jnp.zeros_like, found)
             moved = (jnp.moveaxis(x, -1, 0) for x in (*found, *tangent))
-            return *moved, ends.num_steps, ends.settled
+            return *moved, ends.rest, ends.num_steps, ends.settled
 
         return jax.lax.map(chunk, given)
 
@@ -189,7 +198,7 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
     """The limits of a batch, their variables, and the estimated errors of β and of dβ/dε."""
 
     def one(state, epsilon, alpha):
-        logs, error, tangent, error_tangent, steps, settled = state
+        logs, error, tangent, error_tangent, rest, steps, settled = state
         rule = rule_of(epsilon, settings.smoothing)
         flow = as_dense(problem, rule, alpha, settings.depth)
 
@@ -208,7 +217,7 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
         with matmul_precision():
             values = described(problem, limit, logs, tangent, settings)
             weights = jnp.exp(logs)
-            wrong = relative_error(flow.X, weights, error) + end_error(flow, weights)
+            wrong = relative_error(flow.X, weights, error) + rest
             doubt = jnp.zeros(())
             if settings.wants("kkt_error_slope"):
                 slopes = error_tangent, weights * tangent
