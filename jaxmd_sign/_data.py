@@ -4,6 +4,7 @@ import csv
 import re
 import zipfile
 import zlib
+from functools import partial
 from numbers import Real
 from pathlib import Path
 
@@ -47,12 +48,17 @@ def random_block_problem(
     dtype = _chosen(dtype)
     shape = (_positive("num_blocks", num_blocks), _positive("block_size", block_size))
     _check_key(key)
+    return Problem.from_blocks(*_random_blocks(key, shape, dtype))
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _random_blocks(key: Key, shape: tuple[int, int], dtype: np.dtype) -> tuple[Array, Array]:
     keys = jax.random.split(key, 4)
     x = jax.random.uniform(keys[0], shape, dtype, 0.3, 2.0)
     y = jax.random.uniform(keys[1], shape[:1], dtype, 0.5, 2.0)
     sign_x = jax.random.rademacher(keys[2], shape, dtype)
     sign_y = jax.random.rademacher(keys[3], shape[:1], dtype)
-    return Problem.from_blocks(sign_x * x, sign_y * y)
+    return sign_x * x, sign_y * y
 
 
 def random_sparse_problem(

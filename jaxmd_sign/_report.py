@@ -2,8 +2,10 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,8 @@ from rich.table import Table
 
 from ._assumptions import check_assumptions
 from ._flow import solve_trajectory
-from ._kkt import bregman, bregman_gap, bregman_minimizer, kkt, safe_norm
-from ._limit import solve_limit
+from ._kkt import _minimize, bregman, kkt, safe_norm
+from ._limit import Limit, solve_limit
 from ._problem import Problem
 from ._results import RESULTS
 from ._rules import SmoothedSign
@@ -32,10 +34,13 @@ def limit_report(
     """
     rule = SmoothedSign(epsilon)
     options: dict[str, Any] = {} if max_steps is None else {"max_steps": max_steps}
-    limit = solve_limit(problem, rule, alpha, reference=reference, **options)
-    # One time is saved, for the stages only: a large problem in full would not fit in memory.
-    flow = solve_trajectory(problem, rule, alpha, ts=np.zeros(1), **options)
-    conditions, minimizer = kkt(problem, limit), bregman_minimizer(problem, limit)
+    with ThreadPoolExecutor(1) as pool:  # most of the time goes into compiling both
+        # One time is saved, for the stages only: a large problem in full would not fit in memory.
+        stages = pool.submit(solve_trajectory, problem, rule, alpha, ts=np.zeros(1), **options)
+        limit = solve_limit(problem, rule, alpha, reference=reference, **options)
+        about_limit = _about(problem, limit)
+        assumptions = vars(check_assumptions(problem, epsilon, alpha))
+    flow = stages.result()
     return {
         "epsilon": epsilon,
         "alpha": alpha,
@@ -48,17 +53,26 @@ def limit_report(
         "dual": limit.dual,
         "dual_reference": limit.dual_reference,
         "residual": limit.residual,
-        "kkt": vars(conditions),
-        "bregman": bregman(limit, limit.beta),
-        "bregman_gap": bregman_gap(problem, limit),
-        "minimizer": minimizer,
-        "distance_to_minimizer": safe_norm(limit.beta - minimizer),
+        **about_limit,
         "warmup_end": flow.warmup_end,
         "sign_end": flow.sign_end,
         "t_end": flow.t_end,
         "stats": limit.stats,
         "trajectory": {"result": sentence(flow.result), "stats": flow.stats},
-        "assumptions": vars(check_assumptions(problem, epsilon, alpha)),
+        "assumptions": assumptions,
+    }
+
+
+@eqx.filter_jit
+def _about(problem: Problem, limit: Limit) -> dict[str, Any]:
+    """What D says of a limit: one program, with one solve for its minimiser."""
+    dual = _minimize(problem, limit)
+    return {
+        "kkt": vars(kkt(problem, limit)),
+        "bregman": bregman(limit, limit.beta),
+        "bregman_gap": limit.potential.divergence(limit.dual, dual.theta),
+        "minimizer": dual.beta,
+        "distance_to_minimizer": safe_norm(limit.beta - dual.beta),
     }
 
 

@@ -88,8 +88,8 @@ def test_failed_solve_names_case_and_remedy(capsys):
 
 
 def test_a_minimizer_that_was_not_found_is_a_failure(folder, monkeypatch, capsys):
-    lost = np.full(2, np.nan)
-    monkeypatch.setattr(_report, "bregman_minimizer", lambda problem, limit: lost)
+    lost, about = {"minimizer": np.full(2, np.nan)}, _report._about
+    monkeypatch.setattr(_report, "_about", lambda *given: about(*given) | lost)
     assert main(["limit", *CASE]) == 1
     _, err = capsys.readouterr()
     assert "minimiser at epsilon = 0.1, alpha = 0.05: Newton's method" in err
