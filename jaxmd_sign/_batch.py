@@ -70,7 +70,7 @@ class Flows(NamedTuple):
 class Ends(NamedTuple):
     """Logarithms of u and v where the flow is gradient flow slowed by ε, and how it got there.
 
-    `error` is that of the steps; `rest`, of β, what comes of gradients that are not 0.
+    `error` is that of the steps, `rest` what a finish from here adds to the relative one of β.
     """
 
     logs: Float[Array, "2 d B"]

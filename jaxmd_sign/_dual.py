@@ -40,7 +40,7 @@ def solve_dual(
     theta0: Float[Array, " d"],
     start: Float[Array, " n"],
 ) -> Dual:
-    """Solve X∇Φ*(θ₀ + Xᵀν) = y for X of full row rank, from ν; differentiated implicitly."""
+    """Solve X∇Φ*(θ₀ + Xᵀν) = y for X of full row rank, from a ν; differentiated implicitly."""
     inverse_map = jax.grad(conjugate)
 
     def mismatch(multiplier):

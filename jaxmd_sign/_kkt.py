@@ -128,7 +128,7 @@ def bregman_minimizer(problem: Problem, limit: Limit) -> Float[Array, " d"]:
         Array([1.], dtype=float64)
     """
     _check(problem, limit)
-    return _minimize(problem, limit).beta
+    return minimize_divergence(problem, limit).beta
 
 
 @eqx.filter_jit
@@ -150,11 +150,12 @@ def bregman_gap(problem: Problem, limit: Limit) -> Float[Array, ""]:
         Array(True, dtype=bool)
     """
     _check(problem, limit)
-    return limit.potential.divergence(limit.dual, _minimize(problem, limit).theta)
+    return limit.potential.divergence(limit.dual, minimize_divergence(problem, limit).theta)
 
 
 @eqx.filter_jit
-def _minimize(problem: Problem, limit: Limit) -> Dual:
+def minimize_divergence(problem: Problem, limit: Limit) -> Dual:
+    """min D(β) s.t. Xβ = y, NaN if that or the limit failed. The limit's own dual is near."""
     with matmul_precision():
         dual = minimize_potential(problem, limit.potential, limit.dual_reference, limit.dual)
         ok = dual.converged & (limit.result == RESULTS.successful)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ._assumptions import check_assumptions
 from ._flow import solve_trajectory
-from ._kkt import _minimize, bregman, kkt, safe_norm
+from ._kkt import bregman, kkt, minimize_divergence, safe_norm
 from ._limit import Limit, solve_limit
 from ._problem import Problem
 from ._results import RESULTS
@@ -66,7 +66,7 @@ def limit_report(
 @eqx.filter_jit
 def _about(problem: Problem, limit: Limit) -> dict[str, Any]:
     """What D says of a limit: one program, with one solve for its minimiser."""
-    dual = _minimize(problem, limit)
+    dual = minimize_divergence(problem, limit)
     return {
         "kkt": vars(kkt(problem, limit)),
         "bregman": bregman(limit, limit.beta),

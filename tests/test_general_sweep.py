@@ -1,5 +1,6 @@
 """Sweeps of a general X: the tolerance, slopes, the clock, odd data, memory, failed members."""
 
+import time
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import jaxmd_sign as jms
 from jaxmd_sign._chebyshev import MOST_STAGES, coefficients
 from jaxmd_sign._problem import Dense
 from jaxmd_sign._sweep import _cases, _general
+from jaxmd_sign._sweep._general import _on_threads
 from jaxmd_sign._sweep._plan import make_plan
 from jaxmd_sign._sweep._variables import CODES, DEFAULT_VARIABLES
 
@@ -322,3 +324,22 @@ def test_stages_are_of_order_two(s):
     np.testing.assert_allclose(n[2 : s - 1], c[2 : s - 1] ** 2 / 2, rtol=1e-9)
     assert c[-1] == pytest.approx(1, rel=1e-9) and n[-1] == pytest.approx(1 / 2, rel=1e-9)
     assert np.all(np.diff(c) > 0)
+
+
+def test_every_end_gets_the_walk_of_its_own_chunk():
+    found = _on_threads(lambda chunk: 10 * chunk, lambda chunk, walk: (chunk, walk), np.arange(50))
+    assert found == [(chunk, 10 * chunk) for chunk in range(50)]
+
+
+def test_a_walk_that_raises_keeps_the_others_from_starting():
+    begun = []
+
+    def follow(chunk):
+        begun.append(chunk)
+        time.sleep(0.01)
+        if chunk == 1:
+            raise ValueError("of chunk 1")
+
+    with pytest.raises(ValueError, match="of chunk 1"):
+        _on_threads(follow, lambda chunk, walk: walk, np.arange(500))
+    assert len(begun) < 500

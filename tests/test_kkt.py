@@ -193,6 +193,18 @@ def test_the_minimizer_is_found_where_alpha_is_far_above_beta(alpha):
     assert jms.bregman_gap(problem, limit) > 0
 
 
+@pytest.mark.parametrize("epsilon", [1.0, 10.0, 30.0])
+def test_the_minimizer_of_a_deep_model_is_found_from_tiny_weights(epsilon):
+    """From ν = 0, where Φ* is as flat as α⁷, Newton's method does not find it: it was NaN."""
+    x = np.array([1.3, 0.7])
+    problem = jms.Problem(x[None], [1.0])
+    limit = jms.solve_limit(problem, jms.SmoothedSign(epsilon), 1e-4, depth=8)
+    minimizer = jms.bregman_minimizer(problem, limit)
+    multiplier = ((minimizer + limit.potential.delta) ** (1 / 8) - limit.dual_reference) / x
+    np.testing.assert_allclose(multiplier[0], multiplier[1], rtol=1e-12)
+    np.testing.assert_allclose(problem.X @ minimizer, [1.0], rtol=1e-14)
+
+
 @pytest.mark.parametrize("factor", [3.0, 10.0])
 @pytest.mark.parametrize("delta", [0.0, 0.5])
 def test_the_minimizer_copes_with_a_reference_beyond_the_label(factor, delta):

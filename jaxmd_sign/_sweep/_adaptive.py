@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from .._block import Block
 from .._checks import Scalar, all_finite
 from .._clock import block_limit
-from .._kkt import _minimize, bregman, kkt, safe_norm
+from .._kkt import bregman, kkt, minimize_divergence, safe_norm
 from .._limit import Limit, limit_of
 from .._linear import in_turn, is_cpu
 from .._problem import Blocks, Dense, Problem
@@ -215,7 +215,7 @@ def described(
     }
     code = jnp.asarray(_code_table())[limit.result._value]
     if settings.wants("bregman_gap", "distance_to_minimizer"):
-        dual = _minimize(problem, limit)
+        dual = minimize_divergence(problem, limit)
         values["bregman_gap"] = limit.potential.divergence(limit.dual, dual.theta)
         values["distance_to_minimizer"] = safe_norm(limit.beta - dual.beta)
         lost = (code == 0) & ~jnp.all(jnp.isfinite(dual.beta))

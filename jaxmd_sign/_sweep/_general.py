@@ -4,8 +4,8 @@ A chunk of neighbouring ε takes its steps together; one Python thread for each 
 What calls LAPACK (the convex dual that finishes a flow, the measures) takes its members in turn.
 """
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -129,7 +129,7 @@ def _solve(
         return jax.tree.map(np.asarray, (*_finish(problem, ends, *each, about), ends[-2]))
 
     key = X.shape, width, about
-    alone = chunks[: key not in _met]  # threads that meet a new program would each compile it
+    alone = chunks[: int(key not in _met)]  # threads that meet a new program would each compile it
     parts = [end(chunk, follow(chunk)) for chunk in alone]
     _met.add(key)
     parts += _on_threads(follow, end, chunks[len(alone) :])
@@ -138,15 +138,22 @@ def _solve(
     return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *parts)
 
 
-def _on_threads(follow: Callable, end: Callable, chunks: Iterable[np.ndarray]) -> list[Any]:
+def _on_threads(follow: Callable, end: Callable, chunks: np.ndarray) -> list[Any]:
     """`end(chunk, follow(chunk))` of each: ends are short, and fill the gaps that walks leave."""
     with ThreadPoolExecutor(own_threads(), "general") as pool:
         walks = [pool.submit(follow, chunk) for chunk in chunks]
+        ends = [
+            pool.submit(lambda chunk, walk: end(chunk, walk.result()), chunk, walk)
+            for chunk, walk in zip(chunks, walks, strict=True)
+        ]
         try:
-            return list(pool.map(lambda chunk, walk: end(chunk, walk.result()), chunks, walks))
+            done, _ = wait((*walks, *ends), return_when=FIRST_EXCEPTION)
+            for one in done:
+                one.result()
+            return [one.result() for one in ends]
         finally:
-            for walk in walks:
-                walk.cancel()
+            for one in (*walks, *ends):
+                one.cancel()
 
 
 def _width(size: int, num_cases: int) -> int:
