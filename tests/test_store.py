@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -369,15 +368,27 @@ def test_status_of_what_is_no_store(path, message, folder, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_large_sweep_fits_in_little_memory(tmp_path, solves):
-    """A chunk for each thread, two that wait, one that is written: never the whole."""
-    import tracemalloc
+MEMORY = """
+import sys, tracemalloc
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+sys.path.insert(0, "tests")
+import test_store as given
 
-    jax.config.update("jax_enable_x64", True)
-    axis = np.geomspace(1e-4, 1, 400)
-    sweep(tmp_path / "first.zarr")  # what is imported at the first store is no part of this
-    tracemalloc.start()
-    sweep(tmp_path / "s.zarr", epsilon=axis, alpha=axis, chunk_size=2000)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+given._run.solve_cases = given.fake
+axis, folder = np.geomspace(1e-4, 1, 400), sys.argv[1]
+given.sweep(f"{folder}/first.zarr")  # what is imported at the first store is no part of this
+tracemalloc.start()
+given.sweep(f"{folder}/s.zarr", epsilon=axis, alpha=axis, chunk_size=2000)
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_a_large_sweep_fits_in_little_memory(tmp_path):
+    """A chunk for each thread, two that wait, one that is written: never the whole.
+
+    In a process of its own, whose memory nothing else uses.
+    """
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    peak = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
     assert peak < 12 * 2000 * 80 + 1e6 < 160_000 * 69 / 2
