@@ -59,13 +59,6 @@ def check_assumptions(problem: Problem, epsilon: ArrayLike, alpha: ArrayLike) ->
     alpha = as_positive("alpha", alpha, problem.dtype)
     matches_coordinates("epsilon", epsilon, problem.num_features)
     matches_coordinates("alpha", alpha, problem.num_features)
-    return _checked(problem, epsilon, alpha)
-
-
-@eqx.filter_jit
-def _checked(
-    problem: Problem, epsilon: Float[Array, "..."], alpha: Float[Array, "..."]
-) -> Assumptions:
     if not isinstance(problem.data, Blocks):
         return _general(problem)
     live, Y = problem.data.x != 0, jnp.abs(problem.y)

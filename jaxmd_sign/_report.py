@@ -39,7 +39,7 @@ def limit_report(
         stages = pool.submit(solve_trajectory, problem, rule, alpha, ts=np.zeros(1), **options)
         limit = solve_limit(problem, rule, alpha, reference=reference, **options)
         about_limit = _about(problem, limit)
-        assumptions = vars(check_assumptions(problem, epsilon, alpha))
+        assumptions = jax.jit(check_assumptions)(problem, epsilon, alpha)
     flow = stages.result()
     return {
         "epsilon": epsilon,
@@ -59,7 +59,7 @@ def limit_report(
         "t_end": flow.t_end,
         "stats": limit.stats,
         "trajectory": {"result": sentence(flow.result), "stats": flow.stats},
-        "assumptions": assumptions,
+        "assumptions": vars(assumptions),
     }
 
 

@@ -75,14 +75,12 @@ def test_per_coordinate_values_count_by_the_worst_of_the_block():
 
 @pytest.mark.parametrize("general", [False, True])
 def test_batches_over_epsilon_and_alpha(general):
-    """To a rounding: batch and single case are two programs."""
     problem = Problem(np.array([[1.0, 2.0], [3.0, 4.0]]), np.ones(2)) if general else EXAMPLE
     epsilons, alphas = jnp.array([1e-3, 0.01, 0.1]), jnp.array([0.05, 0.2, 0.01])
     batch = jax.vmap(lambda e, a: check_assumptions(problem, e, a))(epsilons, alphas)
     for i, pair in enumerate(zip(epsilons, alphas, strict=True)):
         single = check_assumptions(problem, *pair)
-        for found, expected in zip(jax.tree.leaves(batch), jax.tree.leaves(single), strict=True):
-            np.testing.assert_allclose(found[i] * 1.0, expected * 1.0, rtol=1e-15)
+        jax.tree.map(lambda b, s, i=i: np.testing.assert_array_equal(b[i], s), batch, single)
 
 
 def test_float32():
