@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -123,7 +124,9 @@ def chebyshev_step(
     s: Int[Array, ""],
 ) -> Float[Array, "..."]:
     """Where a step of s stages leads from y: `slope` is h f, and `start` is h f(y)."""
-    stages = jnp.asarray(coefficients().stages, y.dtype)[s]
+    # By a product: what computes the stages would look up each number again in every kernel.
+    table = jnp.asarray(coefficients().stages, y.dtype)
+    stages = jnp.tensordot(jax.nn.one_hot(s, len(table), dtype=y.dtype), table, 1)
 
     def stage(j, new, old):
         of_y, of_start, of_new, of_old, of_slope = stages[j]

@@ -15,7 +15,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ._batch import Flows, batch_ends
+from ._batch import batch_ends
+from ._batch_step import Flows
 from ._checks import Scalar
 from ._dense import DenseFlow, implicit_solver, weights_of
 from ._dual import solve_dual
@@ -33,6 +34,7 @@ _LOCAL, _LOOSEST, _TIGHTEST, _TIGHTER = 2.0, 5e-5, 1e-8, 1 / 16
 _KINKS = 2.5e-5
 _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _HOVERING = 0.2  # of ε: none of 120 random flows hovered, at 0.5 one, with no bound 24
+_SINGLE = 1.2e-11, 2e-8  # least errors of a step for single precision, one times ε: measured
 _RUNGS = 3
 _NEAR = 0.1
 
@@ -84,9 +86,25 @@ def step_error(rtol: Scalar, flows: Flows, rung: Int[Array, ""] | int) -> Float[
     Beside a tiny one, errors of steps would keep gradients above it for ever.
     """
     rtol, epsilon = _of_weights(jnp.minimum(rtol, _LOOSEST), flows), _largest(flows.epsilon)
-    local = _LOCAL * rtol**1.4 * jnp.minimum(1, rtol / _KINKS) ** 0.32
-    local = jnp.minimum(local / (1 + _GROWTH * epsilon), _HOVERING * -_largest(-flows.epsilon))
+    local = _local(rtol, epsilon, jnp)
+    local = jnp.minimum(local, _HOVERING * -_largest(-flows.epsilon))
     return jnp.maximum(local * _TIGHTER**rung, 8 * jnp.finfo(epsilon.dtype).eps)
+
+
+def _local(rtol, epsilon, xp):
+    """Of a step, in NumPy or JAX."""
+    return _LOCAL * rtol**1.4 * xp.minimum(1, rtol / _KINKS) ** 0.32 / (1 + _GROWTH * epsilon)
+
+
+def fits_single(rtol: float, epsilon: np.ndarray, alpha: np.ndarray) -> bool:
+    """Whether steps for this tolerance are as good in single precision, for these ε and α.
+
+    In units. Rounding grows with the number of stages, which 1/ε asks for. Once it is seen in the
+    error of a step, steps become shorter.
+    """
+    rtol = min(rtol, _LOOSEST) / (1 + np.max(alpha) ** 2)
+    least, most = (_local(rtol, end, np) for end in (np.min(epsilon), np.max(epsilon)))
+    return bool(least * np.min(epsilon) >= _SINGLE[0] and most >= _SINGLE[1])
 
 
 def settling(rtol: Scalar, flows: Flows) -> Float[Array, " B"]:

@@ -270,8 +270,9 @@ def test_wide_data_in_bounded_memory():
     assert np.max(np.abs(found.beta - again.beta)) <= 1e-4
     shared = X, np.ascontiguousarray(X.T), np.linalg.pinv(X), X @ truth, 1.0, 1.0, 1e-5, 0
     many = np.full((1, 32), 0.1)
-    program = _general._ends.lower(shared, (many, many), "abs", 1000, False).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 100e6
+    for single in (False, True):
+        program = _general._ends.lower(shared, (many, many), "abs", 1000, False, single).compile()
+        assert program.memory_analysis().temp_size_in_bytes < 100e6
 
 
 def steps_of(s, f, y, h):

@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._batch import Flows, batch_ends
+from .._batch import batch_ends
+from .._batch_step import Flows
 from .._dense import as_dense, weights_of
 from .._dense_limit import (
     SAFETY,
     change_left,
     finish,
+    fits_single,
     in_units,
     is_stabilised,
     relative_error,
@@ -117,7 +119,10 @@ def _solve(
     width = _width(X.size, len(order))
     chunks = _padded(order, width * num_devices()).reshape(-1, num_devices(), width)
     about = settings.of_program()
-    static = settings.smoothing, settings.max_steps, settings.wants("kkt_error_slope")
+    slope = settings.wants("kkt_error_slope")  # whose estimated error would be rounding
+    fits = fits_single(settings.rtol, epsilon / gradient, alpha / weight)
+    single = fits and rung == 0 and not slope
+    static = settings.smoothing, settings.max_steps, slope, single
 
     def follow(chunk: np.ndarray) -> tuple[np.ndarray, ...]:
         given = epsilon[chunk], alpha[chunk]
@@ -128,7 +133,7 @@ def _solve(
         each = epsilon[chunk].ravel(), alpha[chunk].ravel()
         return jax.tree.map(np.asarray, (*_finish(problem, ends, *each, about), ends[-2]))
 
-    key = X.shape, width, about
+    key = X.shape, width, about, single
     alone = chunks[: int(key not in _met)]  # threads that meet a new program would each compile it
     parts = [end(chunk, follow(chunk)) for chunk in alone]
     _met.add(key)
@@ -167,8 +172,8 @@ def _padded(index: np.ndarray, multiple: int) -> np.ndarray:
     return np.pad(index, (0, -len(index) % multiple), mode="edge")
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_OPTIONS)
-def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
+@partial(jax.jit, static_argnums=(2, 3, 4, 5), compiler_options=_OPTIONS)
+def _ends(shared, given, smoothing: str, max_steps: int, slope: bool, single: bool):
     """log u and log v, errors, slopes of both in ε, and the rest of the ends: members first."""
 
     def solve(shared, given):
@@ -181,7 +186,7 @@ def _ends(shared, given, smoothing: str, max_steps: int, slope: bool):
                 units = epsilon / gradient, alpha / weight
                 flows = Flows(X, XT, inverse, y, *units, SMOOTHINGS[smoothing])
                 local = step_error(rtol, flows, rung)
-                ends = batch_ends(flows, local, settling(rtol, flows), max_steps)
+                ends = batch_ends(flows, local, settling(rtol, flows), max_steps, single)
                 return (ends.logs + jnp.log(weight), ends.error * weight), ends
 
             if slope:
