@@ -34,7 +34,8 @@ _LOCAL, _LOOSEST, _TIGHTEST, _TIGHTER = 2.0, 5e-5, 1e-8, 1 / 16
 _KINKS = 2.5e-5
 _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _HOVERING = 0.2  # of ε: none of 120 random flows hovered, at 0.5 one, with no bound 24
-_SINGLE = 1.2e-11, 2e-8  # least errors of a step for single precision, one times ε: measured
+# Of single precision, measured: the least error of a step times ε, and by itself.
+_SINGLE, _LEAST, _WORST_CONDITION = 1.2e-11, 2e-8, 30.0
 _RUNGS = 3
 _NEAR = 0.1
 
@@ -57,13 +58,17 @@ def is_stabilised(
 
 
 class Units(NamedTuple):
-    """Rows that span X, labels, X⁺, with ‖X‖ = 1 and max|X⁺y| = 1; units of gradient and weight."""
+    """Rows that span X, labels, X⁺, with ‖X‖ = 1 and max|X⁺y| = 1; units of gradient and weight.
+
+    And the condition of X.
+    """
 
     X: Float[Array, "n d"]
     y: Float[Array, " n"]
     inverse: Float[Array, "d n"]
     gradient: Float[Array, ""]
     weight: Float[Array, ""]
+    condition: Float[Array, ""]
 
 
 @jax.jit
@@ -74,7 +79,8 @@ def in_units(X: Float[Array, "n d"], y: Float[Array, " n"]) -> Units:
     size = amax(jnp.abs(inverse @ lax.stop_gradient(y)))
     size, norm = jnp.where(size > 0, size, 1), singular[0]
     weight = jnp.sqrt(size)
-    return Units(X / norm, y / (norm * size), norm * inverse, norm**2 * size * weight, weight)
+    gradient, condition = norm**2 * size * weight, norm / singular[-1]
+    return Units(X / norm, y / (norm * size), norm * inverse, gradient, weight, condition)
 
 
 def step_error(rtol: Scalar, flows: Flows, rung: Int[Array, ""] | int) -> Float[Array, " B"]:
@@ -96,15 +102,16 @@ def _local(rtol, epsilon, xp):
     return _LOCAL * rtol**1.4 * xp.minimum(1, rtol / _KINKS) ** 0.32 / (1 + _GROWTH * epsilon)
 
 
-def fits_single(rtol: float, epsilon: np.ndarray, alpha: np.ndarray) -> bool:
+def fits_single(rtol: float, units: Units, epsilon: np.ndarray, alpha: np.ndarray) -> bool:
     """Whether steps for this tolerance are as good in single precision, for these ε and α.
 
-    In units. Rounding grows with the number of stages, which 1/ε asks for. Once it is seen in the
-    error of a step, steps become shorter.
+    Rounding grows with the number of stages, which 1/ε and the condition ask for. Once it is seen
+    in the error of a step, steps become shorter.
     """
-    rtol = min(rtol, _LOOSEST) / (1 + np.max(alpha) ** 2)
-    least, most = (_local(rtol, end, np) for end in (np.min(epsilon), np.max(epsilon)))
-    return bool(least * np.min(epsilon) >= _SINGLE[0] and most >= _SINGLE[1])
+    rtol = min(rtol, _LOOSEST) / (1 + np.max(alpha / units.weight) ** 2)
+    least, most = np.min(epsilon) / units.gradient, np.max(epsilon) / units.gradient
+    stiff = _local(rtol, least, np) * least < _SINGLE or units.condition > _WORST_CONDITION
+    return not stiff and bool(_local(rtol, most, np) >= _LEAST)
 
 
 def settling(rtol: Scalar, flows: Flows) -> Float[Array, " B"]:
@@ -129,7 +136,7 @@ def stabilised_limit(
     Its derivatives are those of forward mode, whatever the adjoint.
     """
     assert isinstance(flow.rule, SmoothedSign)
-    X, y, inverse, gradient, weight = in_units(flow.X, flow.y)
+    X, y, inverse, gradient, weight, _ = in_units(flow.X, flow.y)
     each = (jnp.reshape(x, (-1, 1)) for x in (flow.rule.epsilon, flow.alpha))
     epsilon, alpha = next(each) / gradient, next(each) / weight
     flows = Flows(X, X.T, inverse, y, epsilon, alpha, flow.rule.smoothing)

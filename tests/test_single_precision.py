@@ -70,9 +70,11 @@ def test_what_steps_add_up_to_is_in_double_precision(precisions):
 
 
 def test_single_precision_is_for_what_it_does_not_slow_down(precisions):
-    problem = jms.Problem(*small(0))
+    problem, (X, y) = jms.Problem(*small(0)), small(0)
+    left, singular, right = np.linalg.svd(X, full_matrices=False)
+    ill_conditioned = jms.Problem(left * singular[0] / [1, 10, 100] @ right, y)
 
-    def in_single(epsilon=(1e-2,), alpha=0.05, rtol=RTOL, **settings):
+    def in_single(problem=problem, epsilon=(1e-2,), alpha=0.05, rtol=RTOL, **settings):
         precisions.clear()
         jms.sweep(problem, epsilon, alpha, rtol=rtol, **settings)
         return set(precisions)
@@ -82,6 +84,7 @@ def test_single_precision_is_for_what_it_does_not_slow_down(precisions):
     assert in_single(epsilon=[1e-2, 3e3]) == {False}  # the error of a step is next to rounding
     assert in_single(alpha=30.0) == {False}  # α² takes the digits
     assert in_single(rtol=1e-6) == {False}
+    assert in_single(ill_conditioned) == {False}  # many stages, for long
     assert in_single(variables=["kkt_error_slope"]) == {False}
 
 
@@ -90,8 +93,10 @@ def test_steps_in_single_precision_stay_few():
     for seed in range(4):
         X, y = small(seed)
         units = in_units(jnp.asarray(X), jnp.asarray(y))
-        epsilon, alpha = np.geomspace(1e-5, 10, 13), 0.05 / float(units.weight)
-        epsilon = epsilon[[fits_single(RTOL, np.array(e), np.array(alpha)) for e in epsilon]]
+        epsilon, start = np.geomspace(1e-5, 10, 13), np.array(0.05)
+        alpha = 0.05 / float(units.weight)
+        given = [np.array(e * units.gradient) for e in epsilon]
+        epsilon = epsilon[[fits_single(RTOL, units, one, start) for one in given]]
         assert len(epsilon) >= 8
         counts = []
         for single in (True, False):

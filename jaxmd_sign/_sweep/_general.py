@@ -114,13 +114,14 @@ def _solve(
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Variables of these cases of one problem, estimated errors of β and of dβ/dε, and steps."""
     order = np.lexsort((alpha, epsilon))  # the slowest first
-    X, y, inverse, gradient, weight = (np.asarray(x) for x in in_units(*full_rank(problem)))
+    units = jax.tree.map(np.asarray, in_units(*full_rank(problem)))
+    X, y, inverse, gradient, weight, _ = units
     XT = np.ascontiguousarray(X.T)
     width = _width(X.size, len(order))
     chunks = _padded(order, width * num_devices()).reshape(-1, num_devices(), width)
     about = settings.of_program()
     slope = settings.wants("kkt_error_slope")  # whose estimated error would be rounding
-    fits = fits_single(settings.rtol, epsilon / gradient, alpha / weight)
+    fits = fits_single(settings.rtol, units, epsilon, alpha)
     single = fits and rung == 0 and not slope
     static = settings.smoothing, settings.max_steps, slope, single
 
