@@ -159,7 +159,7 @@ class _Attempt(NamedTuple):
 def _attempt(flows: Flows, near: Flows, walk: Walk, h: Float[Array, " B"], step: _Step) -> _Attempt:
     """The step with its tiny weights by their logarithm, which is exact for constant c."""
     fine, rough = walk.weights.dtype, h.dtype
-    inverse_h, curve = 1 / h, h**2 / (6 * (h + walk.last))
+    inverse_h, curve = 1 / h, h * (h / (6 * (h + walk.last)))  # h² may be too small a number
 
     def mean(old, new, slope, last_slope):
         """By the parabola through three points: an error of c here grows by 1/ε."""

@@ -36,6 +36,7 @@ _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _HOVERING = 0.2  # of ε: none of 120 random flows hovered, at 0.5 one, with no bound 24
 # Of single precision, measured: the least error of a step times ε, and by itself.
 _SINGLE, _LEAST, _WORST_CONDITION = 1.2e-11, 2e-8, 30.0
+_SMALLEST = 1e-30  # of α in its unit: the first steps are shorter, and a float has to hold them
 _RUNGS = 3
 _NEAR = 0.1
 
@@ -108,10 +109,12 @@ def fits_single(rtol: float, units: Units, epsilon: np.ndarray, alpha: np.ndarra
     Rounding grows with the number of stages, which 1/ε and the condition ask for. Once it is seen
     in the error of a step, steps become shorter.
     """
-    rtol = min(rtol, _LOOSEST) / (1 + np.max(alpha / units.weight) ** 2)
-    least, most = np.min(epsilon) / units.gradient, np.max(epsilon) / units.gradient
+    epsilon, alpha = epsilon / units.gradient, alpha / units.weight
+    least, most = np.min(epsilon), np.max(epsilon)
+    rtol = min(rtol, _LOOSEST) / (1 + np.max(alpha) ** 2)
     stiff = _local(rtol, least, np) * least < _SINGLE or units.condition > _WORST_CONDITION
-    return not stiff and bool(_local(rtol, most, np) >= _LEAST)
+    held = _local(rtol, most, np) >= _LEAST and np.min(alpha) >= _SMALLEST
+    return bool(held and not stiff)
 
 
 def settling(rtol: Scalar, flows: Flows) -> Float[Array, " B"]:

@@ -83,6 +83,7 @@ def test_single_precision_is_for_what_it_does_not_slow_down(precisions):
     assert in_single(epsilon=[1e-2, 1e-6]) == {False}  # many stages pass on rounding
     assert in_single(epsilon=[1e-2, 3e3]) == {False}  # the error of a step is next to rounding
     assert in_single(alpha=30.0) == {False}  # α² takes the digits
+    assert in_single(alpha=1e-40) == {False}  # no single number is as small
     assert in_single(rtol=1e-6) == {False}
     assert in_single(ill_conditioned) == {False}  # many stages, for long
     assert in_single(variables=["kkt_error_slope"]) == {False}
