@@ -124,18 +124,19 @@ def chebyshev_step(
     s: Int[Array, ""],
 ) -> Float[Array, "..."]:
     """Where a step of s stages leads from y: `slope` is h f, and `start` is h f(y)."""
-    # By a product: what computes the stages would look up each number again in every kernel.
     table = jnp.asarray(coefficients().stages, y.dtype)
-    stages = jnp.tensordot(jax.nn.one_hot(s, len(table), dtype=y.dtype), table, 1)
+    stages, chosen = table[s], jax.nn.one_hot(s, len(table), dtype=y.dtype)
+    # By a product: every kernel that forms these two would look up each number once more.
+    before, first = jnp.tensordot(chosen, table[:, :2], 1)
 
-    def stage(j, new, old):
-        of_y, of_start, of_new, of_old, of_slope = stages[j]
+    def stage(numbers, new, old):
+        of_y, of_start, of_new, of_old, of_slope = numbers
         return of_y * y + of_start * start + of_new * new + of_old * old + of_slope * slope(new)
 
     def two(i, state):  # two at a time make no copies
         new, old = state
-        old = stage(2 * i, new, old)
-        return stage(2 * i + 1, old, new), old
+        old = stage(stages[2 * i], new, old)
+        return stage(stages[2 * i + 1], old, new), old
 
-    first = y + (stages[0, 1] + stages[0, 4]) * start
-    return lax.fori_loop(1, s // 2, two, (stage(1, first, y), first))[0]
+    new = y + (before[1] + before[4]) * start
+    return lax.fori_loop(1, s // 2, two, (stage(first, new, y), new))[0]

@@ -36,6 +36,7 @@ _GROWTH = 30.0  # of errors, by ε in the unit of gradients: measured too
 _HOVERING = 0.2  # of ε: none of 120 random flows hovered, at 0.5 one, with no bound 24
 # Of single precision, measured: the least error of a step times ε, and by itself.
 _SINGLE, _LEAST, _WORST_CONDITION = 1.2e-11, 2e-8, 30.0
+_FINEST = 2e-5  # ε in its unit: rounding of c counts for 1/ε of it where a weight sinks
 _SMALLEST = 1e-30  # of α in its unit: the first steps are shorter, and a float has to hold them
 _RUNGS = 3
 _NEAR = 0.1
@@ -113,7 +114,7 @@ def fits_single(rtol: float, units: Units, epsilon: np.ndarray, alpha: np.ndarra
     least, most = np.min(epsilon), np.max(epsilon)
     rtol = min(rtol, _LOOSEST) / (1 + np.max(alpha) ** 2)
     stiff = _local(rtol, least, np) * least < _SINGLE or units.condition > _WORST_CONDITION
-    held = _local(rtol, most, np) >= _LEAST and np.min(alpha) >= _SMALLEST
+    held = _local(rtol, most, np) >= _LEAST and least >= _FINEST and np.min(alpha) >= _SMALLEST
     return bool(held and not stiff)
 
 
