@@ -9,8 +9,8 @@ import pytest
 import reference as ref
 
 import jaxmd_sign as jms
-from jaxmd_sign._batch import batch_ends
-from jaxmd_sign._batch_step import Flows
+from jaxmd_sign._batch import _at_start, batch_ends
+from jaxmd_sign._batch_step import Flows, take_step
 from jaxmd_sign._dense_limit import fits_single, in_units, settling, step_error
 from jaxmd_sign._smoothing import Abs
 from jaxmd_sign._sweep import _cases, _general
@@ -59,8 +59,20 @@ def test_errors_stay_within_a_loose_tolerance(seed, precisions):
     assert np.all(found.feasibility <= 1e-12)  # the finish is in double precision
 
 
-def test_what_steps_add_up_to_is_in_double_precision(precisions, monkeypatch):
-    # A weight sinks and comes back where c/ε is some 10⁴: with c in single precision, 5 RTOL off.
+def test_what_steps_add_up_to_is_in_double_precision():
+    """After a short step the weights and c agree to a small part of what it moved c by."""
+    X, y = small(0)
+    flows = flows_of(in_units(jnp.asarray(X), jnp.asarray(y)), jnp.geomspace(1e-3, 1, 5), 0.05)
+    start, h = _at_start(flows, np.dtype("float32")), jnp.full(5, 1e-4, jnp.float32)
+    end = take_step(flows, flows.rounded(), start, h, jnp.array(4), jnp.ones(5, jnp.float32))
+    assert np.all(end.accepted == 1)
+    moved = np.max(np.abs(end.c - start.c))
+    assert 1e-6 < moved < 1e-3  # of c itself, single precision keeps 6e-8
+    assert np.max(np.abs(end.c - flows.gradient(end.weights))) <= 1e-5 * moved
+
+
+def test_a_weight_sinks_and_comes_back(precisions, monkeypatch):
+    # Where c/ε is some 10⁴.
     monkeypatch.setattr(_general, "fits_single", lambda *_: True)
     rng = np.random.default_rng(11)
     for _ in range(1056):
