@@ -126,20 +126,20 @@ def _stages(
     flows: Flows, near: Flows, walk: Walk, h: Float[Array, " B"], s: Int[Array, ""]
 ) -> _Step:
     """In single precision stages are differences to where the step starts, and keep its digits."""
-    weights = walk.weights.astype(h.dtype)
+    before = walk.weights.astype(h.dtype)
     if near is flows:
-        origin, start, c = jnp.zeros_like(weights), weights, -(flows.XT @ flows.y)[:, None]
+        origin, start, c = jnp.zeros_like(before), before, -(flows.XT @ flows.y)[:, None]
     else:
-        origin, start, c = weights, jnp.zeros_like(weights), walk.c
+        origin, start, c = before, jnp.zeros_like(before), walk.c
     at_origin = c.astype(h.dtype)
 
     def slope(stage):
         return h * near.velocity(at_origin + near.change(origin, stage), origin + stage)
 
-    there = chebyshev_step(slope, start, h * walk.velocity, s)
-    c = c + near.change(origin, there).astype(c.dtype)
-    after = there if near is flows else walk.weights + there.astype(walk.weights.dtype)
-    return _Step(weights, origin + there, there - start, after, c)
+    end = chebyshev_step(slope, start, h * walk.velocity, s)
+    c = c + near.change(origin, end).astype(c.dtype)
+    weights = end if near is flows else walk.weights + end.astype(walk.weights.dtype)
+    return _Step(before, origin + end, end - start, weights, c)
 
 
 class _Attempt(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference as ref
 import xarray as xr
+from general_cases import errors, small
 from scipy.integrate import solve_ivp
 
 import jaxmd_sign as jms
@@ -32,21 +33,6 @@ def explicit_only(monkeypatch):
         raise AssertionError("the adaptive solver was called")
 
     monkeypatch.setattr(_cases, "solve_adaptively", refuse)
-
-
-def small(seed):
-    """One shape for every small problem here, hence one program."""
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(3, 6)), rng.normal(size=3)
-
-
-def errors(found, X, y, alpha):
-    """Of β, relative to its largest entry."""
-    betas = found.beta.values.reshape(-1, X.shape[1])
-    truth = [ref.general_limit(X, y, e, alpha, rtol=1e-12) for e in found.epsilon.values]
-    return np.array(
-        [np.max(np.abs(b - t)) / np.max(np.abs(t)) for b, t in zip(betas, truth, strict=True)]
-    )
 
 
 @pytest.mark.slow

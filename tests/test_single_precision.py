@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference as ref
+from general_cases import errors, small
 
 import jaxmd_sign as jms
 from jaxmd_sign._batch import _at_start, batch_ends
@@ -35,20 +35,6 @@ def precisions(monkeypatch):
     return seen
 
 
-def small(seed):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(3, 6)), rng.normal(size=3)
-
-
-def errors(found, X, y, alpha):
-    """Of β, relative to its largest entry."""
-    betas = found.beta.values.reshape(-1, X.shape[1])
-    truth = [ref.general_limit(X, y, e, alpha, rtol=1e-11) for e in found.epsilon.values]
-    return np.array(
-        [np.max(np.abs(b - t)) / np.max(np.abs(t)) for b, t in zip(betas, truth, strict=True)]
-    )
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_errors_stay_within_a_loose_tolerance(seed, precisions):
     X, y = small(seed)
@@ -57,6 +43,17 @@ def test_errors_stay_within_a_loose_tolerance(seed, precisions):
     assert np.all(found.result == 0)
     assert np.all(errors(found, X, y, 0.05) <= RTOL)
     assert np.all(found.feasibility <= 1e-12)  # the finish is in double precision
+
+
+@pytest.mark.parametrize("smoothing", ["sqrt", "tanh"])
+def test_other_smoothings_are_as_good(smoothing, precisions):
+    problem, epsilon = jms.Problem(*small(0)), np.geomspace(1e-3, 1, 6)
+    found, right = (
+        jms.sweep(problem, epsilon, 0.05, rtol=rtol, smoothing=smoothing, variables=["beta"]).beta
+        for rtol in (RTOL, 1e-7)
+    )
+    assert set(precisions) == {True, False}
+    assert np.max(np.abs(found - right)) <= RTOL * np.max(np.abs(right))
 
 
 def test_what_steps_add_up_to_is_in_double_precision():
@@ -93,8 +90,14 @@ def test_single_precision_is_for_what_it_does_not_slow_down(precisions):
         return set(precisions)
 
     assert in_single() == {True}
-    assert in_single(epsilon=[1e-2, 1e-6]) == {False}  # many stages pass on rounding
-    assert in_single(epsilon=[1e-2, 3e3]) == {False}  # the error of a step is next to rounding
+    unit = float(in_units(jnp.asarray(X), jnp.asarray(y)).gradient)
+    # Beside a small ε many stages pass on rounding, and logarithms of weights that sink see it.
+    for rtol, too_small, enough in [(RTOL, 1.9e-5, 2.1e-5), (1.5e-5, 3.9e-5, 4.1e-5)]:
+        assert in_single(epsilon=[1e-2, too_small * unit], rtol=rtol) == {False}
+        assert in_single(epsilon=[1e-2, enough * unit], rtol=rtol) == {True}
+    # Beside a large one the error of a step is next to rounding.
+    assert in_single(epsilon=[1e-2, 3.5 * unit]) == {False}
+    assert in_single(epsilon=[1e-2, 3.0 * unit]) == {True}
     assert in_single(alpha=30.0) == {False}  # α² takes the digits
     assert in_single(alpha=1e-40) == {False}  # no single number is as small
     assert in_single(rtol=1e-6) == {False}

@@ -120,9 +120,9 @@ def _solve(
     width = _width(X.size, len(order))
     chunks = _padded(order, width * num_devices()).reshape(-1, num_devices(), width)
     about = settings.of_program()
-    slope = settings.wants("kkt_error_slope")  # whose estimated error would be rounding
-    fits = fits_single(settings.rtol, units, epsilon, alpha)
-    single = fits and rung == 0 and not slope
+    slope = settings.wants("kkt_error_slope")
+    # Estimated errors of slopes would be rounding.
+    single = rung == 0 and not slope and fits_single(settings.rtol, units, epsilon, alpha)
     static = settings.smoothing, settings.max_steps, slope, single
 
     def follow(chunk: np.ndarray) -> tuple[np.ndarray, ...]:
