@@ -20,6 +20,7 @@ from ._limit import Limit, solve_limit
 from ._problem import Problem
 from ._results import RESULTS
 from ._rules import SmoothedSign
+from ._threads import as_here
 
 _MOST_ROWS = 12
 
@@ -36,7 +37,9 @@ def limit_report(
     options: dict[str, Any] = {} if max_steps is None else {"max_steps": max_steps}
     with ThreadPoolExecutor(1) as pool:  # most of the time goes into compiling both
         # One time is saved, for the stages only: a large problem in full would not fit in memory.
-        stages = pool.submit(solve_trajectory, problem, rule, alpha, ts=np.zeros(1), **options)
+        stages = pool.submit(
+            as_here(solve_trajectory), problem, rule, alpha, ts=np.zeros(1), **options
+        )
         limit = solve_limit(problem, rule, alpha, reference=reference, **options)
         about_limit = _about(problem, limit)
         assumptions = jax.jit(check_assumptions)(problem, epsilon, alpha)

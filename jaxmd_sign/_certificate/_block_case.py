@@ -10,6 +10,7 @@ import numpy as np
 from .._problem import Blocks as BlockData, Problem
 from .._report import sentence
 from .._results import RESULTS
+from .._threads import as_here
 from .._tuning._api import tune_epsilon
 from ._case import Case
 from ._claims import BLOCK_CLAIMS, MISSING
@@ -29,7 +30,7 @@ def certify_blocks(
     effort = Effort(rtol=max(rtol / 10, 10 * float(np.finfo(float).eps)))
     others = _interval(blocks) * np.logspace(-3, 0, _NUM_OTHERS)
     with ThreadPoolExecutor(1) as pool:  # most of the time goes into compiling both
-        searched = pool.submit(_least, problem, alpha)
+        searched = pool.submit(as_here(_least), problem, alpha)
         errors, slopes = errors_and_slopes(blocks, others, effort)
         measured = _with_interval(measure(blocks, effort), slopes)
     least = searched.result()

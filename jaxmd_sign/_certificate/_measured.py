@@ -16,6 +16,7 @@ from .._mirror import mirror_map
 from .._powers import power_difference
 from .._results import combine
 from .._sweep._devices import num_cores
+from .._threads import as_here
 from . import _bounds
 from ._case import Case, Sloped, solve_case, solve_slope
 from ._claims import BLOCK_CLAIMS, SOLVES
@@ -194,7 +195,7 @@ def _in_chunks(blocks: Blocks, effort: Effort, sizes: Sequence[int]) -> Measured
 
     first = one(parts[0])  # compile once
     with ThreadPoolExecutor(num_cores()) as pool:
-        rest = list(pool.map(one, parts[1:]))
+        rest = list(pool.map(as_here(one), parts[1:]))
     place, together = np.empty(len(order), int), np.concatenate(parts)
     place[together] = np.arange(len(together))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], first, *rest)

@@ -24,6 +24,7 @@ from .._linear import in_turn, is_cpu
 from .._problem import Blocks, Dense, Problem
 from .._results import RESULTS, check, combine
 from .._solve import differentiable
+from .._threads import as_here
 from ._devices import num_devices, over_devices, own_threads
 from ._plan import Settings
 from ._tables import Cases, Row, Which, rule_of
@@ -68,7 +69,7 @@ def solve_adaptively(
     parts = [solve(first)]  # compiled before there are threads
     if isinstance(problems.data, Dense):
         with ThreadPoolExecutor(own_threads(), "adaptive") as pool:
-            parts += pool.map(solve, rest)
+            parts += pool.map(as_here(solve), rest)
     else:
         parts += map(solve, rest)
     values = {}

@@ -17,6 +17,7 @@ from .._extremes import amax
 from .._linear import is_cpu
 from .._problem import Blocks, Problem
 from .._smoothing import SMOOTHINGS
+from .._threads import as_here
 from ._adaptive import adaptive_ends
 from ._devices import as_one_kernel, num_devices, over_devices, own_threads
 from ._engine import Lanes, fixed_step_ends
@@ -167,7 +168,7 @@ def _in_parts(cases: Cases, num_lanes: int, settings: Settings, num_steps: int):
         return jax.block_until_ready(_solve(cases, lanes, settings, num_steps))
 
     with ThreadPoolExecutor(parts, "lanes") as pool:
-        found = list(pool.map(solve, range(parts)))
+        found = list(pool.map(as_here(solve), range(parts)))
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1)[..., :num_lanes], *found)
 
 

@@ -35,6 +35,7 @@ from .._problem import Dense, Problem, full_rank, matmul_precision
 from .._results import RESULTS, check, combine
 from .._smoothing import SMOOTHINGS
 from .._solve import Outcome
+from .._threads import as_here
 from ._adaptive import described
 from ._devices import num_devices, over_devices, own_threads
 from ._plan import Settings
@@ -138,7 +139,7 @@ def _solve(
     alone = chunks[: int(key not in _met)]  # threads that meet a new program would each compile it
     parts = [end(chunk, follow(chunk)) for chunk in alone]
     _met.add(key)
-    parts += _on_threads(follow, end, chunks[len(alone) :])
+    parts += _on_threads(as_here(follow), as_here(end), chunks[len(alone) :])
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *parts)

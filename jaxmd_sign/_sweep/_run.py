@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._threads import as_here
 from ._cases import solve_cases
 from ._devices import num_threads
 from ._manifest import mark
@@ -34,12 +35,12 @@ def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, Non
     # To wake a thread takes as long as 75 cases. Where each has one chunk, this one has the last.
     here = rest.pop() if 0 < len(rest) <= threads else None
     todo = iter(rest)
-    pool = _pool(threads, os.getpid())
+    pool, solve = _pool(threads, os.getpid()), as_here(_solve)
     pending: set[Future[Solved]] = set()
     try:
         while True:
             ahead = islice(todo, threads + 1 - len(pending))
-            pending |= {pool.submit(_solve, plan, index) for index in ahead}
+            pending |= {pool.submit(solve, plan, index) for index in ahead}
             if here is not None:
                 yield _solve(plan, here)
                 here = None
