@@ -12,9 +12,9 @@ from reference_family import family_limit
 
 import jaxmd_sign as jms
 from jaxmd_sign._smoothing import SMOOTHINGS
-from jaxmd_sign._sweep import _fixed
+from jaxmd_sign._sweep import _fixed, _settings
 from jaxmd_sign._sweep._adaptive import solve_adaptively
-from jaxmd_sign._sweep._cases import solve_cases
+from jaxmd_sign._sweep._cases import start_cases
 from jaxmd_sign._sweep._engine import Lanes, fixed_step_ends
 from jaxmd_sign._sweep._plan import make_plan
 from jaxmd_sign._sweep._tables import Cases, tables
@@ -63,8 +63,8 @@ def error_of_beta(problem, found, truth):
 def test_every_case_is_as_good_as_promised(num_columns, num_blocks, epsilons, alphas, settings):
     problem, epsilon, alpha = random_cases(num_columns, num_blocks, epsilons, alphas)
     asked = plan(problem, epsilon, alpha, **{"variables": ["beta", "num_steps"]} | settings)
-    assert _fixed.first_steps(problem, asked.settings) is not None
-    found = solve_cases(problem, asked.settings, None, epsilon, alpha)
+    assert _settings.first_steps(problem, asked.settings) is not None
+    found = start_cases(problem, asked.settings, None, epsilon, alpha)()
     exact = replace(asked.settings, rtol=1e-11)
     truth = solve_adaptively(problem, exact, None, epsilon, alpha)
     assert not found["result"].any() and not truth["result"].any()
@@ -90,12 +90,12 @@ def test_no_estimate_is_below_the_error(num_columns, smallest, epsilons, alphas)
     size = a.sum(axis=0)
     lanes = Lanes(jnp.asarray(a / size), epsilon / size**0.5, alpha * size**0.5, SMOOTHINGS["abs"])
     asked = plan(random_cases(num_columns, 1, (0, 0), (0, 0), 1)[0], 0.1, 0.1)
-    steps = _fixed.first_steps(asked.problem, asked.settings)
+    steps = _settings.first_steps(asked.problem, asked.settings)
     ends = jax.jit(fixed_step_ends)
     found, truth = (ends(lanes, np.int32(n)) for n in (steps, 240))
     beta, right = (np.asarray(one.w**2 - one.omega**2) for one in (found, truth))
     error = np.max(np.abs(beta - right), axis=0) / np.max(right, axis=0)
-    accepted = found.error() <= _fixed._tolerance(asked.settings, num_columns)
+    accepted = found.error() <= _settings.tolerance(asked.settings, num_columns)
     assert np.mean(accepted) > 0.3
     assert np.max(error[accepted]) <= 1e-6
 
@@ -103,17 +103,17 @@ def test_no_estimate_is_below_the_error(num_columns, smallest, epsilons, alphas)
 def test_most_lanes_need_no_second_try():
     problem, epsilon, alpha = random_cases(2, 1, (-4, -1), (-2, -1), 2048)
     asked = plan(EXAMPLE, epsilon, alpha)
-    found = solve_cases(EXAMPLE, asked.settings, None, epsilon, alpha)
+    found = start_cases(EXAMPLE, asked.settings, None, epsilon, alpha)()
     assert np.mean(found["num_steps"] == 21) > 0.999
     # Adversarial data: still few.
-    found = solve_cases(problem, asked.settings, None, epsilon, alpha)
+    found = start_cases(problem, asked.settings, None, epsilon, alpha)()
     assert np.mean(found["num_steps"]) < 40
 
 
 def test_slopes_in_epsilon_are_right_to_a_hundred_times_the_tolerance():
     problem, epsilon, alpha = random_cases(2, 2, (-4, 0), (-2, -1), 64)
     asked = plan(problem, epsilon, alpha, variables=["kkt_error", "kkt_error_slope"])
-    found = solve_cases(problem, asked.settings, None, epsilon, alpha)
+    found = start_cases(problem, asked.settings, None, epsilon, alpha)()
 
     @jax.jit
     @jax.vmap
@@ -147,7 +147,9 @@ def test_bends_that_estimates_overlook(smoothing, x, y, epsilon, alpha, rtol):
 def test_most_lanes_of_other_smoothings_need_no_third_try(smoothing):
     epsilon, alpha = np.geomspace(1e-4, 1e-1, 500), np.geomspace(1e-2, 1e-1, 500)
     found = jms.sweep(EXAMPLE, epsilon, alpha, product=False, smoothing=smoothing)
-    first = _fixed.first_steps(EXAMPLE, plan(EXAMPLE, epsilon, alpha, smoothing=smoothing).settings)
+    first = _settings.first_steps(
+        EXAMPLE, plan(EXAMPLE, epsilon, alpha, smoothing=smoothing).settings
+    )
     assert np.mean(found.num_steps == 3 * first) > 0.98
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,9 @@ def solves(monkeypatch):
 
     def count(*arguments):
         counted.append(len(arguments[-1]))
-        return fake(*arguments)
+        return partial(fake, *arguments)
 
-    monkeypatch.setattr(_run, "solve_cases", count)
+    monkeypatch.setattr(_run, "start_cases", count)
     return counted
 
 
@@ -375,7 +376,7 @@ jax.config.update("jax_enable_x64", True)
 sys.path.insert(0, "tests")
 import test_store as given
 
-given._run.solve_cases = given.fake
+given._run.start_cases = lambda *arguments: lambda: given.fake(*arguments)
 axis, folder = np.geomspace(1e-4, 1, 400), sys.argv[1]
 given.sweep(f"{folder}/first.zarr")  # what is imported at the first store is no part of this
 tracemalloc.start()

@@ -17,7 +17,7 @@ import xarray as xr
 from hypothesis import given, strategies as st
 
 import jaxmd_sign as jms
-from jaxmd_sign._sweep import _adaptive, _fixed, _run
+from jaxmd_sign._sweep import _adaptive, _dataset, _fixed, _run
 from jaxmd_sign._sweep._plan import MOST_LOST, cut, make_plan
 from jaxmd_sign._sweep._progress import Progress
 from jaxmd_sign._sweep._variables import CODES, DEFAULT_VARIABLES, VARIABLES
@@ -165,11 +165,15 @@ def test_stopping_waits_for_what_has_begun(monkeypatch):
 
     def slow(plan, index):
         begun.append(index)
-        time.sleep(0.05)
-        ended.append(index)
-        return plan.chunk(index), {}, {}
 
-    monkeypatch.setattr(_run, "_solve", slow)
+        def solved():
+            time.sleep(0.05)
+            ended.append(index)
+            return plan.chunk(index), {}, {}
+
+        return solved
+
+    monkeypatch.setattr(_run, "_start", slow)
     monkeypatch.setattr(_run, "num_threads", lambda problem: 2)
     chunks = _run.solve_chunks(plan_of(BLOCKS, EPSILON, ALPHA, chunk_size=1), range(8))
     next(chunks), next(chunks)
@@ -177,6 +181,24 @@ def test_stopping_waits_for_what_has_begun(monkeypatch):
     assert sorted(begun) == sorted(ended) and len(begun) < 8
     time.sleep(0.1)
     assert len(begun) == len(ended)  # and none of the others begins afterwards
+
+
+def test_the_dataset_is_made_while_cases_are_solved(monkeypatch):
+    order, start, coordinates = [], _run.start_cases, _dataset.coordinates
+
+    def started(*given):
+        collect = start(*given)
+        order.append("begun")
+        return lambda: (order.append("asked for"), collect())[1]
+
+    def labelled(*given):
+        order.append("labelled")
+        return coordinates(*given)
+
+    monkeypatch.setattr(_run, "start_cases", started)
+    monkeypatch.setattr(_dataset, "coordinates", labelled)
+    jms.sweep(BLOCKS, EPSILON, ALPHA)
+    assert order == ["begun", "labelled", "asked for"]
 
 
 def test_failed_cases_are_nan_with_their_code_and_the_others_stand(grid):
@@ -323,8 +345,12 @@ def test_a_kill_costs_few_cases_and_every_thread_has_work():
     many = plan_of(epsilon=np.geomspace(1e-4, 1, 1000), alpha=np.geomspace(0.01, 1, 1000))
     threads = _run.num_threads(EXAMPLE)
     assert 100 <= np.prod(many.tile) <= MOST_LOST / (threads + 4)
-    few = plan_of(epsilon=np.geomspace(1e-4, 1, 64))
-    assert few.num_chunks >= min(threads, 64)
+    assert plan_of(epsilon=np.geomspace(1e-4, 1, 1500 * threads)).num_chunks == threads
+    few = np.geomspace(1e-4, 1, 64)
+    # Of the engine's time, 64 cases take less than it takes to wake a thread.
+    assert plan_of(epsilon=few).num_chunks == 1
+    assert plan_of(epsilon=few, smoothing="clip").num_chunks == min(threads, 64)
+    assert plan_of(epsilon=few, rtol=1e-12).num_chunks == min(threads, 64)
     wide = jms.Problem.from_blocks(np.ones((100_000, 1)), np.ones(100_000))
     assert np.prod(plan_of(wide, many.epsilon).tile) == 1
 

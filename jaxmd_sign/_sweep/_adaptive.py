@@ -26,7 +26,7 @@ from .._results import RESULTS, check, combine
 from .._solve import differentiable
 from .._threads import as_here
 from ._devices import num_devices, over_devices, own_threads
-from ._plan import Settings
+from ._settings import Settings
 from ._tables import Cases, Row, Which, rule_of
 from ._variables import CODES
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,13 +146,16 @@ def _run(
     todo = to_do(marks, plan)
     again = set(todo)
     done = total(mark for index, mark in marks.items() if index not in again)["cases"]
-    sink = Memory(plan) if path is None else Writer(path, plan)
     if client is None:
-        chunks = solve_chunks(plan, todo)
+        solve = partial(solve_chunks, plan, todo)
     else:
-        chunks = solve_on_cluster(plan, todo, client, path)
-    bar = Progress(plan.num_cases, done, progress)
-    with bar, sink, closing(chunks):
+        solve = partial(solve_on_cluster, plan, todo, client, path)
+    with (
+        Progress(plan.num_cases, done, progress) as bar,
+        closing(solve()) as chunks,
+        # Made last: by then others solve.
+        Memory(plan) if path is None else Writer(path, plan) as sink,
+    ):
         for chunk, values, note in chunks:
             if values is not None:
                 sink.put(chunk, values)

@@ -18,10 +18,11 @@ import jax
 import numpy as np
 
 from .._problem import Problem
-from ._cases import solve_cases
+from ._cases import start_cases
 from ._manifest import has_token, mark, new_token
-from ._plan import Chunk, Plan, Settings
+from ._plan import Chunk, Plan
 from ._run import Solved, chunk_cases
+from ._settings import Settings
 from ._store import write_chunk
 
 _PATIENCE = 60.0  # seconds without any worker
@@ -142,7 +143,7 @@ def _solve(
     if settings.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     with _one_compiles:
-        solved = solve_cases(problem, settings, *cases)
+        solved = start_cases(problem, settings, *cases)()
     values = {name: value[: chunk.stop - chunk.start] for name, value in solved.items()}
     if where is not None and has_token(Path(where[0]), where[1]):
         return chunk, None, write_chunk(Path(where[0]), where[2], chunk, values)

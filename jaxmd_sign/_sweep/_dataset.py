@@ -1,6 +1,5 @@
 """A sweep as an `xarray.Dataset`: one set of names and notes, in memory and in a store."""
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,21 @@ _COORDINATES = {"epsilon": "stability constant ε", "alpha": "initial weights α
 
 
 class Memory:
-    """Every variable of every case in arrays made beforehand: each chunk has its fixed place."""
+    """Every variable of every case in arrays made beforehand: each chunk has its fixed place.
+
+    `dataset` is all of them, labelled, a view: made at once, while other threads solve.
+    """
 
     def __init__(self, plan: Plan):
-        self.plan = plan
         self.arrays = {
             name: np.full((plan.num_cases, *inner_shape(plan, name)), *fill_and_dtype(plan, name))
             for name in plan.settings.variables
         }
+        labelled = {
+            name: (dims(plan, name), array.reshape(*plan.shape, *array.shape[1:]), notes(name))
+            for name, array in self.arrays.items()
+        }
+        self.dataset = xr.Dataset(labelled, coordinates(plan), attributes(plan))
 
     def __enter__(self) -> "Memory":
         return self
@@ -33,17 +39,6 @@ class Memory:
         """Keep the values of a chunk."""
         for name, value in values.items():
             self.arrays[name][chunk.start : chunk.stop] = value
-        _ = self.dataset  # made now, while the other threads are still solving
-
-    @cached_property
-    def dataset(self) -> xr.Dataset:
-        """All of it, labelled: a view of the arrays."""
-        plan = self.plan
-        arrays = {
-            name: (dims(plan, name), array.reshape(*plan.shape, *array.shape[1:]), notes(name))
-            for name, array in self.arrays.items()
-        }
-        return xr.Dataset(arrays, coordinates(plan), attributes(plan))
 
 
 def dims(plan: Plan, name: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Lanes whose estimated error is too large are solved once more with twice the ste
 still are go to the residual clock of `solve_limit`, without the other blocks of their cases.
 """
 
-import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -22,12 +22,11 @@ from ._adaptive import adaptive_ends
 from ._devices import as_one_kernel, num_devices, over_devices, own_threads
 from ._engine import Lanes, fixed_step_ends
 from ._measures import NUMBERS, Measures, measures
-from ._plan import ROWS, Settings
+from ._plan import ROWS
+from ._settings import Settings, overlooks, tolerance
 from ._tables import Cases, tables
 from ._variables import CODES
 
-_FEWEST, _MOST = 18, 112  # steps of a first try; with fewer, the estimates say little
-_LOOSEST = 2e-5  # over the number of columns
 _SLOPE = 100  # the tolerance of a derivative in ε is so much larger than that of a value
 _FEWEST_AGAIN = 2048  # lanes, by their columns
 _AGAIN = 12  # columns; of more, too few get better by more steps
@@ -36,41 +35,41 @@ _LANES = 64  # with fewer, XLA's loops are half as fast; with more, their arrays
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
-def first_steps(problems: Problem, settings: Settings) -> int | None:
-    """How many steps to try first; None if the engine is not for these cases."""
-    smooth = not SMOOTHINGS[settings.smoothing].has_corner  # else the estimate is no good
-    fits = smooth and settings.depth == 2 and settings.reference == "start"
-    if not (fits and isinstance(problems.data, Blocks)):
-        return None
-    # Measured: 21 steps for 1e-6 with two columns.
-    num_columns = problems.data.x.shape[-1]
-    steps = max(_FEWEST, 21 * (1e-6 / _tolerance(settings, num_columns)) ** 0.2)
-    steps *= max(1, num_columns / 2) ** 0.35
-    steps = math.ceil(steps * 1.4 ** ((num_columns > 12) + _overlooks(settings)))
-    return steps if steps <= min(_MOST, settings.max_steps) else None
-
-
-def solve_fixed(
+def start_fixed(
     problems: Problem,
     settings: Settings,
     which: np.ndarray | None,
     epsilon: np.ndarray,
     alpha: np.ndarray,
     num_steps: int,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """As `solve_cases`, with the numbers of the cases whose minimiser has no closed form."""
-    assert isinstance(problems.data, Blocks)
+) -> Callable[[], tuple[dict[str, np.ndarray], np.ndarray]]:
+    """As `start_cases`, with the numbers of the cases whose minimiser has no closed form."""
     given = which, epsilon, alpha
     num_cases, num_blocks = len(epsilon), problems.y.shape[-1]
     if num_cases * num_blocks <= 1.5 * ROWS and num_devices() == 1:
-        ends, error, measured = _at_once(problems, given, settings, num_steps)
+        found = _at_once(problems, given, settings, num_steps)
     else:
         cases = Cases(tables(problems), *given)
         ends, error = _in_parts(cases, num_cases * num_blocks, settings, num_steps)
-        measured = _measure(cases, ends)
+        found = ends, error, _measure(cases, ends)
+    return partial(_collect, problems, given, settings, num_steps, *found)
+
+
+def _collect(
+    problems: Problem,
+    given: tuple[np.ndarray | None, np.ndarray, np.ndarray],
+    settings: Settings,
+    num_steps: int,
+    ends: tuple[Array, ...],
+    error: Array,
+    measured: Measures,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the engine has found, better where it is not good enough."""
+    assert isinstance(problems.data, Blocks)
+    num_cases, num_blocks = len(given[1]), problems.y.shape[-1]
     codes, steps = np.zeros(num_cases, "int8"), np.full(num_cases, num_blocks * num_steps, "int32")
-    tolerance = _tolerance(settings, problems.data.x.shape[-1])
-    again = np.arange(error.size) if _overlooks(settings) else _too_large(error, tolerance)
+    allowed = tolerance(settings, problems.data.x.shape[-1])
+    again = np.arange(error.size) if overlooks(settings) else _too_large(error, allowed)
     if again.size:
         cases = Cases(tables(problems), *given)
         ends = _solve_again(cases, ends, again, settings, num_steps, codes, steps)
@@ -80,8 +79,8 @@ def solve_fixed(
     values = dict(zip(NUMBERS, np.asarray(measured.numbers), strict=False))
     values |= {"beta": np.asarray(measured.beta), "result": codes, "num_steps": steps}
     found = {name: values[name] for name in settings.variables}
-    for name, value in found.items():
-        if codes.any() and value.dtype.kind == "f":
+    for name, value in found.items() if codes.any() else ():
+        if value.dtype.kind == "f":
             found[name] = np.where(codes.reshape(-1, *[1] * (value.ndim - 1)) == 0, value, np.nan)
     return found, np.flatnonzero(np.asarray(measured.lost) & (codes == 0))
 
@@ -98,27 +97,22 @@ def _solve_again(
     """The ends with these lanes better, by more steps or another solver; codes and steps kept."""
     num_cases = len(codes)
     num_columns = cases.tables.a.shape[-1]
-    tolerance = _tolerance(settings, num_columns)
-    worth_it = num_columns <= _AGAIN or _overlooks(settings)
+    allowed = tolerance(settings, num_columns)
+    worth_it = num_columns <= _AGAIN or overlooks(settings)
     if worth_it and 2 * num_steps <= settings.max_steps:
         lanes = _padded(again, num_columns)
         better, error = _solve(cases, lanes, settings, 2 * num_steps)
-        if _overlooks(settings):
+        if overlooks(settings):
             error = jnp.maximum(error, _apart(tuple(x[:, lanes] for x in ends), better))
         ends = _put(ends, lanes, better)
         np.add.at(steps, again % num_cases, 2 * num_steps)
-        again = again[_too_large(error[: again.size], tolerance)]
+        again = again[_too_large(error[: again.size], allowed)]
     if again.size:
-        best, taken, code = adaptive_ends(cases, again, settings, tolerance)
+        best, taken, code = adaptive_ends(cases, again, settings, allowed)
         ends = _put(ends, again, best)
         np.add.at(steps, again % num_cases, taken)
         np.maximum.at(codes, again % num_cases, code)
     return ends
-
-
-def _overlooks(settings: Settings) -> bool:
-    """Where φ bends within a step, estimates may miss it: two solves must agree."""
-    return settings.smoothing != "abs"
 
 
 @jax.jit
@@ -130,13 +124,8 @@ def _apart(ends: tuple[Array, ...], better: tuple[Array, ...]) -> Array:
     return change / amax(jnp.abs(beta), axis=0)
 
 
-def _tolerance(settings: Settings, num_columns: int) -> float:
-    """What an estimate must be below: with many columns, large ones say little."""
-    return min(settings.rtol, _LOOSEST / num_columns)
-
-
-def _too_large(error: Array, tolerance: float) -> np.ndarray:
-    return np.flatnonzero(~(np.asarray(error) <= tolerance))
+def _too_large(error: Array, allowed: float) -> np.ndarray:
+    return np.flatnonzero(~(np.asarray(error) <= allowed))
 
 
 def _padded(lanes: np.ndarray, num_columns: int) -> np.ndarray:

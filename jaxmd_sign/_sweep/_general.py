@@ -38,7 +38,7 @@ from .._solve import Outcome
 from .._threads import as_here
 from ._adaptive import described
 from ._devices import num_devices, over_devices, own_threads
-from ._plan import Settings
+from ._settings import Settings
 from ._tables import rule_of
 from ._variables import CODES
 

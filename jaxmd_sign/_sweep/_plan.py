@@ -7,7 +7,7 @@ order and, in a store, one whole Zarr chunk of each variable.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -19,34 +19,15 @@ from .._inputs import check_depth
 from .._problem import Blocks, Problem
 from .._smoothing import SMOOTHINGS
 from ._devices import num_threads
+from ._settings import Settings, first_steps
 from ._variables import DEFAULT_VARIABLES, VARIABLES
 
 MOST_LOST = 100_000  # cases that a kill may cost
 ROWS = 65_536  # blocks in a chunk, about
+_LEAST = 3000  # columns of blocks in a chunk of the engine: fewer are not worth a thread
 _GENERAL_CASES = 512  # in a chunk, where each costs about a millisecond
 _NUMBERS = 2**22  # entries of β in a chunk, at most
 _RTOL = 1e-6
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How every case is solved: hashable, static for a compiled function."""
-
-    variables: tuple[str, ...]
-    rtol: float
-    reference: str
-    smoothing: str
-    depth: int
-    max_steps: int
-    dtype: str
-
-    def of_program(self) -> "Settings":
-        """What a program depends on: it is told the tolerance, and serves all of them."""
-        return replace(self, rtol=0.0)
-
-    def wants(self, *names: str) -> bool:
-        """Whether one of these variables is asked for."""
-        return not set(names).isdisjoint(self.variables)
 
 
 class Chunk(NamedTuple):
@@ -139,18 +120,21 @@ def make_plan(
         **_usable(**settings),
     )
     shape = _shape(num_problems, epsilons, alphas, product)
-    most = default_chunk(stacked, math.prod(shape), num_threads(stacked))
+    most = default_chunk(stacked, wanted, math.prod(shape), num_threads(stacked))
     tile = cut(shape, most if chunk_size is None else _usable_chunk(chunk_size))
     return Plan(stacked, num_problems, epsilons, alphas, product, wanted, tile)
 
 
-def default_chunk(problem: Problem, num_cases: int, threads: int) -> int:
+def default_chunk(problem: Problem, settings: Settings, num_cases: int, threads: int) -> int:
     """Cases in a chunk: work for a while, for every thread, and little of it to lose."""
     data = problem.data
+    least = 1
+    if isinstance(data, Blocks) and first_steps(problem, settings) is not None:
+        least = _LEAST // math.prod(data.x.shape[-2:])
     usual = ROWS // problem.num_examples if isinstance(data, Blocks) else _GENERAL_CASES
     # Lost by a kill: a chunk for each thread, two that wait, one that is written, one between.
     most = MOST_LOST // (threads + 4)
-    fair = -(-num_cases // threads)
+    fair = max(least, -(-num_cases // threads))
     return max(1, min(usual, most, fair, _NUMBERS // problem.num_features))
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import islice
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from .._threads import as_here
-from ._cases import solve_cases
+from ._cases import start_cases
 from ._devices import num_threads
 from ._manifest import mark
 from ._plan import Chunk, Plan
@@ -24,29 +24,41 @@ _compiled: set[Any] = set()  # what this process has solved before, so that it n
 
 
 def solve_chunks(plan: Plan, todo: Iterable[int]) -> Generator[Solved, None, None]:
-    """Solve these chunks, several at a time; stopping waits for those that have begun."""
-    todo = iter(todo)
-    for index in islice(todo, 0 if _key(plan) in _compiled else 1):
-        # Alone: threads that meet a new program would each compile it.
-        yield _solve(plan, index)
-        _compiled.add(_key(plan))
-    threads = num_threads(plan.problem)
-    rest = list(todo)
-    # To wake a thread takes as long as 75 cases. Where each has one chunk, this one has the last.
-    here = rest.pop() if 0 < len(rest) <= threads else None
-    todo = iter(rest)
+    """Begin to solve these chunks, several at a time; stopping waits for those that have begun."""
+    solved = _solved(plan, list(todo))
+    next(solved)
+    return solved
+
+
+def _solved(plan: Plan, todo: list[int]) -> Generator[Any, None, None]:
+    """The chunks, after a first `next` that begins."""
+    threads, key = num_threads(plan.problem), _key(plan)
+    known = key in _compiled
+    # This thread has the first where threads that meet a new program would each compile it; and the
+    # last where each thread has one: to wake a thread takes as long as 75 cases.
+    here = todo[:1] if not known else todo[-1:] if len(todo) <= threads else []
+    others = (index for index in todo if index not in here)
     pool, solve = _pool(threads, os.getpid()), as_here(_solve)
     pending: set[Future[Solved]] = set()
+
+    def begin() -> None:
+        ahead = islice(others, threads + 1 - len(pending))
+        pending.update(pool.submit(solve, plan, index) for index in ahead)
+
     try:
+        if known:
+            begin()
+        begun = [_start(plan, index) for index in here]
+        yield None
+        for collect in begun:
+            yield collect()
+        _compiled.add(key)
         while True:
-            ahead = islice(todo, threads + 1 - len(pending))
-            pending |= {pool.submit(solve, plan, index) for index in ahead}
-            if here is not None:
-                yield _solve(plan, here)
-                here = None
+            begin()
             if not pending:
                 return
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            pending -= done
             for future in done:
                 yield future.result()
     finally:
@@ -69,11 +81,20 @@ def chunk_cases(
     return chunk, plan.cases(np.minimum(flat, chunk.stop - 1))
 
 
-def _solve(plan: Plan, index: int) -> Solved:
+def _start(plan: Plan, index: int) -> Callable[[], Solved]:
+    """Begin to solve a chunk; to call what it returns waits for it."""
     chunk, cases = chunk_cases(plan, index)
-    solved = solve_cases(plan.problem, plan.settings, *cases)
-    values = {name: value[: chunk.stop - chunk.start] for name, value in solved.items()}
-    return chunk, values, mark(chunk.start, values["result"])
+    collect = start_cases(plan.problem, plan.settings, *cases)
+
+    def solved() -> Solved:
+        values = {name: value[: chunk.stop - chunk.start] for name, value in collect().items()}
+        return chunk, values, mark(chunk.start, values["result"])
+
+    return solved
+
+
+def _solve(plan: Plan, index: int) -> Solved:
+    return _start(plan, index)()
 
 
 def _key(plan: Plan) -> Any:
