@@ -19,9 +19,9 @@ from ._batch import batch_ends
 from ._batch_step import Flows
 from ._checks import Scalar
 from ._dense import DenseFlow, implicit_solver, weights_of
-from ._dual import solve_dual
+from ._dual import factor_of, solve_dual
 from ._extremes import amax
-from ._linear import factor_positive, pseudo_inverse, solve_factored, thin_svd
+from ._linear import pseudo_inverse, solve_factored, thin_svd
 from ._results import RESULTS, check, combine
 from ._rules import SmoothedSign
 from ._solve import FOREVER, Outcome, integrate, tolerance_of_weights
@@ -150,7 +150,8 @@ def stabilised_limit(
         local = step_error(rtol, flows, rung)
         ends = batch_ends(flows, local, settling(rtol, flows), max_steps)
         logs, error = ends.logs[..., 0], ends.error[..., 0]
-        wrong = relative_error(*lax.stop_gradient((X, jnp.exp(logs), error)))
+        given = lax.stop_gradient((X, jnp.exp(logs), error))
+        wrong = relative_error(*given, end_factor(*given[:2]))
         settled = ends.settled[0]
         again = settled & ~(SAFETY * wrong <= rtol) & (rung + 1 < _RUNGS)
         tried, accepted = tried + ends.num_steps[0], accepted + ends.num_accepted[0]
@@ -170,23 +171,39 @@ def stabilised_limit(
     return DenseLimit(u, v, at_start, at_start), report
 
 
+def end_factor(X: Float[Array, "n d"], weights: Float[Array, "2 d"]) -> Float[Array, "n n"]:
+    """`factor_of` the dual at these u and v, of depth 2 and one ε; not to differentiate."""
+    return factor_of(X, _slopes(weights))
+
+
 def relative_error(
-    X: Float[Array, "n d"], weights: Float[Array, "2 d"], error: Float[Array, "2 d"]
+    X: Float[Array, "n d"],
+    weights: Float[Array, "2 d"],
+    error: Float[Array, "2 d"],
+    factor: Float[Array, "n n"],
 ) -> Float[Array, ""]:
     """The errors of all steps, added up, but for what the end of the flow puts right again."""
     u, v = weights
     size = amax(jnp.abs((u - v) * (u + v)))
-    return amax(jnp.abs(change_left(X, weights, error))) / jnp.where(size > 0, size, 1)
+    return amax(jnp.abs(change_left(X, weights, error, factor))) / jnp.where(size > 0, size, 1)
 
 
 def change_left(
-    X: Float[Array, "n d"], weights: Float[Array, "2 d"], change: Float[Array, "2 d"]
+    X: Float[Array, "n d"],
+    weights: Float[Array, "2 d"],
+    change: Float[Array, "2 d"],
+    factor: Float[Array, "n n"],
 ) -> Float[Array, " d"]:
     """What the end of the flow leaves of the change of β that comes from one of u and v."""
     (u, v), (du, dv) = weights, change
-    moved, curvature = 2 * (u * du - v * dv), 2 * (u**2 + v**2)
-    multiplier = solve_factored(factor_positive((X * curvature) @ X.T), X @ moved)
-    return moved - curvature * (X.T @ multiplier)
+    moved = 2 * (u * du - v * dv)
+    return moved - _slopes(weights) * (X.T @ solve_factored(factor, X @ moved))
+
+
+def _slopes(weights: Float[Array, "2 d"]) -> Float[Array, " d"]:
+    """dβ/dθ."""
+    u, v = weights
+    return 2 * (u**2 + v**2)
 
 
 def dense_limit(
@@ -254,9 +271,15 @@ def left_to_go(flow: DenseFlow) -> Callable[[Float[Array, " n"]], Float[Array, "
 
 
 def finish(
-    flow: DenseFlow, u: Float[Array, " d"], v: Float[Array, " d"]
+    flow: DenseFlow,
+    u: Float[Array, " d"],
+    v: Float[Array, " d"],
+    factor: Float[Array, "n n"] | None = None,
 ) -> tuple[Float[Array, " d"], Float[Array, " d"], Bool[Array, ""]]:
-    """The end of the flow from where gradients are far below ε, and whether it was found."""
+    """The end of the flow from where gradients are far below ε, and whether it was found.
+
+    `factor`: `end_factor` of these weights, where it is known.
+    """
     slowness = flow.rule.slowness()
     speed = jnp.mean(slowness) / slowness
 
@@ -266,7 +289,8 @@ def finish(
         )
         return jnp.sum(size / speed) / 2
 
-    dual = solve_dual(conjugate, flow.X, flow.y, jnp.zeros_like(u), jnp.zeros_like(flow.y))
+    start = jnp.zeros_like(u), jnp.zeros_like(flow.y)
+    dual = solve_dual(conjugate, flow.X, flow.y, *start, factor)
     theta = speed * dual.theta
     return _grown(u, theta, flow.depth), _grown(v, -theta, flow.depth), dual.converged
 

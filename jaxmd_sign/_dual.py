@@ -39,20 +39,21 @@ def solve_dual(
     y: Float[Array, " n"],
     theta0: Float[Array, " d"],
     start: Float[Array, " n"],
+    factor: Float[Array, "n n"] | None = None,
 ) -> Dual:
-    """Solve X∇Φ*(θ₀ + Xᵀν) = y for X of full row rank, from a ν; differentiated implicitly."""
+    """Solve X∇Φ*(θ₀ + Xᵀν) = y for X of full row rank, from a ν; differentiated implicitly.
+
+    `factor`: `factor_of` X and dβ/dθ at that ν, where it is known.
+    """
     inverse_map = jax.grad(conjugate)
 
     def mismatch(multiplier):
         return X @ inverse_map(theta0 + X.T @ multiplier) - y
 
-    def curvature(multiplier):
+    def factor_at(multiplier):
         theta = theta0 + X.T @ multiplier
-        _, weights = jax.jvp(inverse_map, (theta,), (jnp.ones_like(theta),))
-        # Coordinates inside a kink are flat; a floor keeps the matrix invertible.
-        top = amax(weights)
-        weights = jnp.maximum(weights, 1e-10 * jnp.where(top > 0, top, 1))
-        return (X * weights) @ X.T
+        _, slopes = jax.jvp(inverse_map, (theta,), (jnp.ones_like(theta),))
+        return factor_of(X, slopes)
 
     def scale(multiplier):
         # With what rounding does to θ: where δ is far above |β|, that is the most.
@@ -61,7 +62,7 @@ def solve_dual(
         return amax(jnp.abs(X) @ (jnp.abs(beta) + jnp.abs(moved)) + jnp.abs(y))
 
     def newton(function, start):
-        return _newton(function, curvature, scale, start)
+        return _newton(function, factor_at, scale, start, factor)
 
     multiplier = lax.custom_root(mismatch, lax.stop_gradient(start), newton, solve_linear)
     fixed = lax.stop_gradient(multiplier)
@@ -69,6 +70,14 @@ def solve_dual(
     converged = left <= 1e4 * eps * scale(fixed)
     theta = theta0 + X.T @ multiplier
     return Dual(multiplier, theta, inverse_map(theta), converged)
+
+
+def factor_of(X: Float[Array, "n d"], slopes: Float[Array, " d"]) -> Float[Array, "n n"]:
+    """Cholesky's factor of what a multiplier does to Xβ, from dβ/dθ; not to differentiate."""
+    # Coordinates inside a kink are flat; a floor keeps the matrix invertible.
+    top = amax(slopes)
+    slopes = jnp.maximum(slopes, 1e-10 * jnp.where(top > 0, top, 1))
+    return factor_positive((X * slopes) @ X.T)
 
 
 class _Point(NamedTuple):
@@ -79,7 +88,7 @@ class _Point(NamedTuple):
     large: Array
 
 
-def _newton(function, curvature, scale, start):
+def _newton(function, factor_at, scale, start, first_factor):
     """Newton's method until the mismatch is rounding; a matrix serves as long as it does well.
 
     Whether to go on is decided once, in the body: a batched loop evaluates its condition twice,
@@ -91,9 +100,7 @@ def _newton(function, curvature, scale, start):
         residual = function(multiplier)
         return _Point(multiplier, residual, amax(jnp.abs(residual)) > 8 * eps * scale(multiplier))
 
-    def step(state):
-        point, iteration, _ = state
-        factor = factor_positive(curvature(point.multiplier))
+    def step(point, iteration, factor):
         point = _line_search(at, point, -solve_factored(factor, point.residual))
         iteration = iteration + 1
 
@@ -110,9 +117,15 @@ def _newton(function, curvature, scale, start):
         point, iteration, _ = lax.while_loop(lambda state: state[-1], once_more, state)
         return point, iteration, point.large & (iteration < _MAX_ITERATIONS)
 
+    def next_step(state):
+        point, iteration, _ = state
+        return step(point, iteration, factor_at(point.multiplier))
+
     # One step at least: from a start that is all but the end, it is the digit that is left.
     state = at(start), 0, jnp.array(True)
-    return lax.while_loop(lambda state: state[-1], step, state)[0].multiplier
+    if first_factor is not None:
+        state = step(*state[:2], first_factor)
+    return lax.while_loop(lambda state: state[-1], next_step, state)[0].multiplier
 
 
 def _line_search(at, point, move):

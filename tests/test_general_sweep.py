@@ -13,7 +13,9 @@ from general_cases import errors, small
 from scipy.integrate import solve_ivp
 
 import jaxmd_sign as jms
+from jaxmd_sign import _dense_limit
 from jaxmd_sign._chebyshev import MOST_STAGES, coefficients
+from jaxmd_sign._dense import as_dense
 from jaxmd_sign._problem import Dense
 from jaxmd_sign._sweep import _cases, _general
 from jaxmd_sign._sweep._general import _on_threads
@@ -330,3 +332,23 @@ def test_a_walk_that_raises_keeps_the_others_from_starting():
     with pytest.raises(ValueError, match="of chunk 1"):
         _on_threads(follow, lambda chunk, walk: walk, np.arange(500))
     assert len(begun) < 500
+
+
+def test_what_finishes_a_flow_begins_with_its_own_matrix():
+    """Cholesky's factor that a sweep hands on is that of the first step of Newton's method."""
+    problem = jms.random_sparse_problem(jax.random.key(0), 5, 12, 2)
+    flow = as_dense(problem, jms.SmoothedSign(0.1), jnp.asarray(0.05), 2)
+    logs = jax.random.normal(jax.random.key(1), (2, 12))
+    u, v = jnp.exp(logs)
+    factor = _dense_limit.end_factor(flow.X, jnp.exp(logs))
+
+    def on_labels(multiplier):
+        theta = flow.X.T @ multiplier
+        return flow.X @ ((u * jnp.exp(theta)) ** 2 - (v * jnp.exp(-theta)) ** 2)
+
+    matrix = jax.jacobian(on_labels)(jnp.zeros(5))
+    np.testing.assert_allclose(factor @ factor.T, matrix, rtol=1e-11, atol=1e-11)
+    expected = _dense_limit.finish(flow, u, v)
+    for given in (factor, 3 * factor):  # with another, Newton's method only takes longer
+        for one, other in zip(_dense_limit.finish(flow, u, v, given), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-11)

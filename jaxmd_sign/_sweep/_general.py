@@ -19,6 +19,7 @@ from .._dense import as_dense, weights_of
 from .._dense_limit import (
     SAFETY,
     change_left,
+    end_factor,
     finish,
     fits_single,
     in_units,
@@ -215,9 +216,12 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
         logs, error, tangent, error_tangent, rest, steps, settled = state
         rule = rule_of(epsilon, settings.smoothing)
         flow = as_dense(problem, rule, alpha, settings.depth)
+        weights = jnp.exp(logs)
+        with matmul_precision():
+            factor = end_factor(flow.X, weights)
 
         def limit(logs):
-            u, v, converged = finish(flow, *weights_of(logs, 2))
+            u, v, converged = finish(flow, *weights_of(logs, 2), factor=factor)
             start = jnp.broadcast_to(alpha, u.shape)
             result = combine(
                 check(settled, RESULTS.max_steps_reached),  # pyright: ignore[reportArgumentType]
@@ -230,12 +234,13 @@ def _finish(problem: Problem, state, epsilon, alpha, settings: Settings):
 
         with matmul_precision():
             values = described(problem, limit, logs, tangent, settings)
-            weights = jnp.exp(logs)
-            wrong = relative_error(flow.X, weights, error) + rest
+            wrong = relative_error(flow.X, weights, error, factor) + rest
             doubt = jnp.zeros(())
             if settings.wants("kkt_error_slope"):
                 slopes = error_tangent, weights * tangent
-                left, size = (amax(jnp.abs(change_left(flow.X, weights, x))) for x in slopes)
+                left, size = (
+                    amax(jnp.abs(change_left(flow.X, weights, x, factor))) for x in slopes
+                )
                 beta = power_difference(weights[0], weights[1], 2)
                 still = _STILL * amax(jnp.abs(beta)) / epsilon
                 size = jnp.maximum(size, still)
