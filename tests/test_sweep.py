@@ -183,6 +183,13 @@ def test_stopping_waits_for_what_has_begun(monkeypatch):
     assert len(begun) == len(ended)  # and none of the others begins afterwards
 
 
+def test_what_had_nothing_to_do_has_compiled_nothing(monkeypatch):
+    monkeypatch.setattr(_run, "_compiled", set())
+    plan = plan_of(BLOCKS, EPSILON, ALPHA)
+    assert list(_run.solve_chunks(plan, [])) == [] and not _run._compiled
+    assert len(list(_run.solve_chunks(plan, [0]))) == 1 and _run._compiled
+
+
 def test_the_dataset_is_made_while_cases_are_solved(monkeypatch):
     order, start, coordinates = [], _run.start_cases, _dataset.coordinates
 

@@ -52,7 +52,7 @@ def _solved(plan: Plan, todo: list[int]) -> Generator[Any, None, None]:
         yield None
         for collect in begun:
             yield collect()
-        _compiled.add(key)
+            _compiled.add(key)
         while True:
             begin()
             if not pending:
