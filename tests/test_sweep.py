@@ -17,7 +17,7 @@ import xarray as xr
 from hypothesis import given, strategies as st
 
 import jaxmd_sign as jms
-from jaxmd_sign._sweep import _adaptive, _dataset, _fixed, _run
+from jaxmd_sign._sweep import _adaptive, _dataset, _fixed, _plan, _run
 from jaxmd_sign._sweep._plan import MOST_LOST, cut, make_plan
 from jaxmd_sign._sweep._progress import Progress
 from jaxmd_sign._sweep._variables import CODES, DEFAULT_VARIABLES, VARIABLES
@@ -348,16 +348,17 @@ def test_chunks_hold_every_case_once(chunk_size):
     assert flat == list(range(plan.num_cases))
 
 
-def test_a_kill_costs_few_cases_and_every_thread_has_work():
+def test_a_kill_costs_few_cases_and_every_thread_has_work(monkeypatch):
     many = plan_of(epsilon=np.geomspace(1e-4, 1, 1000), alpha=np.geomspace(0.01, 1, 1000))
-    threads = _run.num_threads(EXAMPLE)
+    threads = _plan.num_threads(EXAMPLE)
     assert 100 <= np.prod(many.tile) <= MOST_LOST / (threads + 4)
-    assert plan_of(epsilon=np.geomspace(1e-4, 1, 1500 * threads)).num_chunks == threads
+    monkeypatch.setattr(_plan, "num_threads", lambda problem: 4)
+    assert plan_of(epsilon=np.geomspace(1e-4, 1, 1500 * 4)).num_chunks == 4
     few = np.geomspace(1e-4, 1, 64)
     # Of the engine's time, 64 cases take less than it takes to wake a thread.
     assert plan_of(epsilon=few).num_chunks == 1
-    assert plan_of(epsilon=few, smoothing="clip").num_chunks == min(threads, 64)
-    assert plan_of(epsilon=few, rtol=1e-12).num_chunks == min(threads, 64)
+    assert plan_of(epsilon=few, smoothing="clip").num_chunks == 4
+    assert plan_of(epsilon=few, rtol=1e-12).num_chunks == 4
     wide = jms.Problem.from_blocks(np.ones((100_000, 1)), np.ones(100_000))
     assert np.prod(plan_of(wide, many.epsilon).tile) == 1
 

@@ -6,6 +6,9 @@ import pytest
 import xarray as xr
 
 import jaxmd_sign as jms
+from jaxmd_sign._certificate._block_case import _as_blocks
+from jaxmd_sign._certificate._measured import _in_chunks
+from jaxmd_sign._certificate._path import Effort
 from jaxmd_sign._report import limit_report
 from jaxmd_sign._sweep import _devices, _fixed
 
@@ -66,3 +69,10 @@ def test_a_certificate(x64_by_a_with):
     found = jms.certify(*given)
     jax.config.update("jax_enable_x64", True)
     assert found.claims == jms.certify(*given).claims
+
+
+def test_random_instances_in_chunks(x64_by_a_with):
+    given = _as_blocks(jms.Problem(*BLOCKS), 0.1, 0.05), Effort(rtol=1e-8), (1,)
+    found = _in_chunks(*given)
+    jax.config.update("jax_enable_x64", True)
+    jax.tree.map(np.testing.assert_array_equal, found, _in_chunks(*given))
